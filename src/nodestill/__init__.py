@@ -1,0 +1,2 @@
+"""nodestill."""
+__version__ = "0.1.0"

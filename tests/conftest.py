@@ -1,0 +1,23 @@
+"""Fixtures shared by all tests: seeds, determinism, no network, one image set small enough to train on in seconds."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def deterministic():
+    """Make every test start from the same global random state and forbid nondeterministic kernels."""
+    torch.manual_seed(0)
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A generator with a fixed seed, to be passed where randomness is an argument."""
+    return torch.Generator().manual_seed(0)
