@@ -1,0 +1,15 @@
+"""Solving initial value problems: batch-independent, with exact gradients, and with an account of what was done."""
+
+from nodestill.ode.solve import solve
+from nodestill.ode.solver import (
+    GradientMode,
+    Method,
+    Solution,
+    Solver,
+    SolveStats,
+    Status,
+    StepControl,
+    StepRecord,
+)
+
+__all__ = ["GradientMode", "Method", "Solution", "SolveStats", "Solver", "Status", "StepControl", "StepRecord", "solve"]

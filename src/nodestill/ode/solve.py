@@ -1,0 +1,130 @@
+"""`solve`: an initial value problem y' = f(t, y), y(t0) = y0, for a batch of image-sized states.
+
+It checks what it is given, chooses the loop (`march.py`), connects the result to autograd (`gradients.py`) and reports what was
+done. It does not interpolate (asked-for times are landed on) and has no implicit methods.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nodestill.errors import InputError
+from nodestill.ode.gradients import differentiable
+from nodestill.ode.march import PerImage, Problem, Progress, follow, march
+from nodestill.ode.solver import Solution, Solver, StepRecord, no_times
+from nodestill.ode.step import Field
+from nodestill.ode.tableaus import tableau
+
+
+def solve(
+    dynamics: nn.Module,
+    y0: Float[Tensor, "batch *state"],
+    t0: float,
+    t1: float,
+    solver: Solver,
+    *,
+    times: Sequence[float] = (),
+    replay: StepRecord | None = None,
+    raises: bool = True,
+) -> Solution:
+    """Solve y' = f(t, y) from y(t0) = y0 to t1, for every element of the batch on its own.
+
+    Step sizes are constants for differentiation: the gradient is that of the steps that were taken, exactly. With
+    `StepControl.PER_IMAGE` neither result nor gradient of an image depends on the rest of the batch, up to the rounding of
+    kernels that change with the batch size.
+
+    Args:
+        dynamics: f, called as f(t, y) with t of shape (batch, 1, ..., 1); returns the shape of y. It must be deterministic,
+            and treat each element of the batch on its own. Gradients flow to its parameters.
+        y0: Initial states, float32 or float64; finite.
+        t0: Start of the time interval.
+        t1: End of the time interval; may lie before t0.
+        solver: Method, tolerances, limits, gradient mode, precision of f.
+        times: Times to report the state at, strictly between t0 and t1 or equal to t1, in the order of travel.
+        replay: Steps of an earlier solve over the same interval, to be taken again without error control.
+        raises: Whether a failed image raises. If not, its status says so and its state is not a number.
+
+    Returns:
+        The solution: end state, states at `times`, and per image evaluations, steps, status and error estimate.
+
+    Raises:
+        InputError: If y0 is not floating point, `times` are out of order, or `replay` does not fit the batch.
+        SolveError: If an image did not arrive and `raises`.
+
+    Source:
+        Hairer, Norsett, Wanner 1993, Solving ODEs I, section II.4. Differs: error control per batch element; the last two
+        steps before a target are made equal; the target is landed on, not interpolated.
+    """
+    _check(y0, t0, t1, times, replay)
+    targets = _targets(t0, t1, times)
+    sign = math.copysign(1.0, t1 - t0)
+    problem = Problem(Field(dynamics, solver.precision), tableau(solver.method), solver, t0, sign, targets)
+    progress, error, ends = differentiable(problem, _loop(problem, replay), _dense(y0))
+    at_times = torch.stack(ends[: len(times)]) if times else no_times(y0)
+    record = _record(progress, y0)
+    solution = Solution(ends[-1], progress.stats(), at_times, progress.status, record, error)
+    return solution.require_success(solver, t1) if raises else solution
+
+
+def _check(y0: Tensor, t0: float, t1: float, times: Sequence[float], replay: StepRecord | None) -> None:
+    if y0.dtype not in (torch.float32, torch.float64) or y0.dim() < 2:
+        raise InputError(
+            f"y0 must be float32 or float64 with a batch dimension and at least one more, got {y0.dtype} of shape "
+            f"{tuple(y0.shape)}. Convert it with .float(), and give a single state a batch of one."
+        )
+    if not (math.isfinite(t0) and math.isfinite(t1) and t0 != t1):
+        raise InputError(f"t0 and t1 must be finite and different, got {t0} and {t1}. Use y0 itself if they are equal.")
+    ahead = [abs(t - t0) if (t - t0) * (t1 - t0) > 0 else -1.0 for t in times]
+    if any(b <= a for a, b in zip([0.0, *ahead], [*ahead, math.inf])) or any(a > abs(t1 - t0) for a in ahead):
+        raise InputError(
+            f"times must lie after t0 = {t0:g}, up to t1 = {t1:g}, in the order of travel; got {list(times)}."
+        )
+    if replay is not None and (times or replay.sizes.shape[1] != len(y0)):
+        raise InputError(
+            f"replay holds the steps of {replay.sizes.shape[1]} images and no times; got {len(y0)} images and "
+            f"{len(times)} times. Record a solve of this batch, without times."
+        )
+
+
+def _targets(t0: float, t1: float, times: Sequence[float]) -> tuple[float, ...]:
+    distances = [abs(t - t0) for t in (*times, t1)]
+    return tuple(distances[:-1] if len(distances) > 1 and distances[-2] == distances[-1] else distances)
+
+
+def _loop(problem: Problem, replay: StepRecord | None):
+    if replay is not None:
+        return lambda y, keep: follow(problem, y, [list(replay.sizes)], keep)
+    if problem.solver.method.is_adaptive:
+        return partial(march, problem)
+    return lambda y, keep: follow(problem, y, _equal_steps(problem, y), keep)
+
+
+def _equal_steps(problem: Problem, y0: Tensor) -> list[list[PerImage]]:
+    """Return the sizes of a fixed-step method: `steps` over the whole way, rounded up within each stretch of it."""
+    sizes, before = [], 0.0
+    for target in problem.targets:
+        count = math.ceil((problem.solver.steps or 1) * (target - before) / problem.targets[-1] - 1e-9)
+        size = torch.full((len(y0),), (target - before) / count, dtype=torch.float64, device=y0.device)
+        sizes.append([size] * count)
+        before = target
+    return sizes
+
+
+def _record(progress: Progress, y0: Tensor) -> StepRecord:
+    """Return each image's accepted sizes in a row of its own per step, without the gaps that rejections left."""
+    if not progress.sizes:
+        return StepRecord(torch.zeros((0, len(y0)), dtype=torch.float64, device=y0.device))
+    sizes = torch.stack(progress.sizes)
+    if progress.attempts:  # only an adaptive solve leaves gaps
+        order = (sizes == 0).to(torch.int8).argsort(dim=0, stable=True)
+        sizes = sizes.gather(0, order)[: int((sizes > 0).sum(0).max())]
+    return StepRecord(sizes)
+
+
+def _dense(y0: Tensor) -> Tensor:
+    """Return y0 so that its elements fill their memory without gap or overlap, in the layout it has if possible."""
+    return y0 if torch.empty_like(y0).stride() == y0.stride() else y0.contiguous()

@@ -1,0 +1,159 @@
+"""What may be asked of a solve (`Solver`) and what it answers (`Solution`).
+
+Values only: the numerics live in `step.py` and `solve.py`, the derivatives in `gradients.py`.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float64, Int, Int64
+from torch import Tensor
+
+from nodestill.errors import InputError, SolveError
+from nodestill.precision import Precision
+
+
+class Method(Enum):
+    """Runge-Kutta methods. Those with an embedded error estimate adapt their steps, the others take `Solver.steps`."""
+
+    DOPRI5 = "dopri5"
+    EULER = "euler"
+    MIDPOINT = "midpoint"
+    RK4 = "rk4"
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the method estimates its own error, and so chooses its own steps."""
+        return self is Method.DOPRI5
+
+
+class GradientMode(Enum):
+    """How a solve is differentiated. Both differentiate the steps that were taken, with their sizes held constant."""
+
+    DIRECT = "direct"  # keep what each evaluation of f needs for its derivative; memory grows with steps x stages
+    RECOMPUTE = (
+        "recompute"  # keep the state at each accepted step, redo the step backwards; same gradient, little memory
+    )
+
+
+class StepControl(Enum):
+    """Whose error decides the size of a step."""
+
+    PER_IMAGE = "per_image"  # own steps per batch element: an image's result does not depend on the rest of its batch
+    SHARED = "shared"  # one step size for the whole batch: the usual choice in published code
+
+
+class Status(IntEnum):
+    """How the solve of one image ended."""
+
+    DONE = 0
+    STEP_LIMIT = 1
+    UNDERFLOW = 2
+    NON_FINITE = 3
+
+
+@dataclass(frozen=True)
+class Solver:
+    """Settings of a solve.
+
+    Args:
+        method: The Runge-Kutta method.
+        rtol: Relative tolerance of a step's error estimate, > 0; adaptive methods only.
+        atol: Absolute tolerance of a step's error estimate, > 0; adaptive methods only.
+        max_steps: Limit on attempted steps of an adaptive method; reaching it is a failure of the images not yet done.
+        steps: Number of steps of a fixed-step method, >= 1; None for an adaptive method.
+        first_step: Size of the first step in units of time. None probes it from two evaluations of f.
+        step_control: Whose error decides the size of a step.
+        gradient: How the solve is differentiated.
+        precision: Arithmetic inside f. State and error control keep the dtype of y0, times and step sizes float64.
+
+    Raises:
+        InputError: If a value is out of range, or `steps` contradicts `method`.
+    """
+
+    method: Method = Method.DOPRI5
+    rtol: float = 1e-3
+    atol: float = 1e-3
+    max_steps: int = 1_000
+    steps: int | None = None
+    first_step: float | None = None
+    step_control: StepControl = StepControl.PER_IMAGE
+    gradient: GradientMode = GradientMode.RECOMPUTE
+    precision: Precision = Precision.FLOAT32
+
+    def __post_init__(self) -> None:
+        if not (self.rtol > 0 and self.atol > 0):
+            raise InputError(f"rtol and atol must be positive, got {self.rtol} and {self.atol}. 1e-3 is usual.")
+        if self.max_steps < 1:
+            raise InputError(f"max_steps must be at least 1, got {self.max_steps}. 1000 is usual.")
+        if self.first_step is not None and not self.first_step > 0:
+            raise InputError(f"first_step must be positive, got {self.first_step}. Leave it out to have it probed.")
+        if self.method.is_adaptive and self.steps is not None:
+            raise InputError(
+                f"steps = {self.steps} contradicts {self.method.value}, which chooses its own steps. "
+                "Leave steps out, or choose a fixed-step method."
+            )
+        if not self.method.is_adaptive and (self.steps is None or self.steps < 1):
+            raise InputError(
+                f"{self.method.value} takes a fixed number of steps >= 1, got steps = {self.steps}. Set it."
+            )
+
+
+class SolveStats(NamedTuple):
+    """What a solve cost each image."""
+
+    evaluations: Int64[Tensor, " batch"]  # calls of f charged to each image (NFE)
+    accepted: Int64[Tensor, " batch"]
+    rejected: Int64[Tensor, " batch"]
+
+
+class StepRecord(NamedTuple):
+    """Accepted step sizes: enough to take the same steps again without error control (`solve(..., replay=record)`)."""
+
+    sizes: Float64[Tensor, "steps batch"]  # 0 where an image had already arrived
+
+
+class Solution(NamedTuple):
+    """What a solve found and what it did."""
+
+    y1: Float[Tensor, "batch *state"]  # NaN for an image whose solve failed
+    stats: SolveStats
+    at_times: Float[Tensor, "times batch *state"]  # states at the asked-for times; empty if none were asked for
+    status: Int[Tensor, " batch"]  # a `Status` per image
+    steps: StepRecord
+    error: Float[
+        Tensor, " batch"
+    ]  # sum over accepted steps of the error estimate's RMS, in units of y; 0 if steps were given
+
+    def require_success(self, solver: Solver, t1: float) -> "Solution":
+        """Return this solution if every image arrived.
+
+        Raises:
+            SolveError: If an image did not; says how many, why, and what to do.
+        """
+        failed = self.status != Status.DONE
+        if not bool(failed.any()):
+            return self
+        first = int(self.status[failed][0])
+        reached = float(self.steps.sizes.sum(0)[failed].min())
+        raise SolveError(
+            f"Solve stopped {reached:.3g} after its start (t1 = {t1:g}) for {int(failed.sum())} of {failed.numel()} "
+            f"images: {_REASONS[Status(first)].format(solver=solver)}"
+        )
+
+
+_REASONS = {
+    Status.STEP_LIMIT: "{solver.max_steps} steps were not enough (rtol {solver.rtol:g}). "
+    "Raise max_steps, loosen rtol and atol, or use a shorter t1.",
+    Status.UNDERFLOW: "the step size fell below the resolution of time (rtol {solver.rtol:g}). "
+    "f is too stiff or not smooth here: loosen rtol and atol, scale f down, or use a shorter t1.",
+    Status.NON_FINITE: "f or the state became infinite or not a number. "
+    "Lower the learning rate, normalise or scale down f, or use a shorter t1.",
+}
+
+
+def no_times(y0: Float[Tensor, "batch *state"]) -> Float[Tensor, "0 batch *state"]:
+    """Return the empty `Solution.at_times`, shape (0, batch, ...)."""
+    return torch.empty((0, *y0.shape), dtype=y0.dtype, device=y0.device)

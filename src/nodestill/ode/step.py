@@ -1,0 +1,232 @@
+"""One Runge-Kutta step, forward and pulled back, and the arithmetic of its size. Pure: no loop, no records.
+
+The slopes of a step are rows of one matrix, so that every weighted sum of them is one matrix-vector product, which reads each
+slope once. The derivative of a step is written out (the transposed tableau); automatic differentiation sees f alone.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor, nn
+
+from nodestill.ode.solver import Solver, StepControl
+from nodestill.ode.tableaus import Tableau, column, weights
+from nodestill.precision import Precision
+
+State = Float[Tensor, "batch *state"]
+PerImage = Float64[Tensor, " batch"]
+
+_SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0  # Hairer, Norsett, Wanner, Solving ODEs I, 2nd ed. 1993, section II.4
+
+
+class Field(NamedTuple):
+    """The right-hand side as a step sees it: f(t, y) with one time per image, in the precision asked for."""
+
+    dynamics: nn.Module
+    precision: Precision
+
+    def __call__(self, t: PerImage, y: State) -> Tensor:
+        low = self.precision is Precision.BFLOAT16
+        with torch.autocast(y.device.type, torch.bfloat16, enabled=low):
+            return self.dynamics(like_state(t, y), y)
+
+
+class Kept(NamedTuple):
+    """One evaluation of f with what its derivative needs: where it was taken, as a leaf, and what came out."""
+
+    y: Tensor
+    slope: Tensor
+
+
+class Trial(NamedTuple):
+    """A step that was tried, not yet accepted."""
+
+    y_next: Tensor
+    slope_next: Tensor  # f(t + h, y_next) for a method that reuses it; else the last stage
+    error: Tensor  # the error estimate, shaped like y; empty without one
+    kept: tuple[Kept, ...]  # one per stage after the first if asked for, else empty
+
+
+class Slopes:
+    """The slopes of a step, as rows of one matrix in the memory layout of the state."""
+
+    def __init__(self, like: State, count: int) -> None:
+        self.rows = like.new_empty((count, like.numel()))
+        self.shape, self.strides = like.shape, like.stride()
+
+    def put(self, row: int, slope: Tensor) -> None:
+        """Store a slope, converting it to the dtype of the state."""
+        self.rows[row].as_strided(self.shape, self.strides).copy_(slope)
+
+    def total(self, coefficients: Tensor, first: int = 0) -> State:
+        """Return the weighted sum of the rows from `first` on, shaped like the state."""
+        rows = self.rows[first : first + len(coefficients)]
+        return torch.mv(rows.t(), coefficients).as_strided(self.shape, self.strides)
+
+
+def like_state(value: PerImage, y: State) -> Tensor:
+    """Return one value per image in the dtype of y and with as many dimensions, so that it broadcasts against y."""
+    return value.to(y.dtype).reshape(-1, *[1] * (y.dim() - 1))
+
+
+def evaluate(field: Field, t: PerImage, y: State, keep: bool) -> tuple[Tensor, tuple[Kept, ...]]:
+    """Evaluate f; with `keep`, also keep what its derivative needs."""
+    if not keep:
+        return field(t, y), ()
+    leaf = y.detach().requires_grad_()
+    with torch.enable_grad():
+        slope = field(t, leaf)
+    return slope.detach(), (Kept(leaf, slope),)
+
+
+def take_step(
+    field: Field, tableau: Tableau, t: PerImage, h: PerImage, y: State, slope: Tensor, *, keep: bool
+) -> Trial:
+    """Take one explicit Runge-Kutta step of size h (negative backwards) from (t, y), where f is already known as `slope`.
+
+    A tableau without error weights stops at the stages that the solution needs.
+
+    Source:
+        Butcher 2016, Numerical Methods for Ordinary Differential Equations, eqs. 232a-b.
+    """
+    slopes = Slopes(y, tableau.stages)
+    slopes.put(0, slope)
+    size, kept, y_next = like_state(h, y), (), y
+    for i in range(1, tableau.stages):
+        y_next = advance(y, slopes, tableau.a[i], size)
+        slope, new = evaluate(field, t + float(tableau.c[i]) * h, y_next, keep)
+        slopes.put(i, slope)
+        kept += new
+    if not tableau.reuses_last:
+        y_next = advance(y, slopes, tableau.b, size)
+    error = slopes.total(_row(tableau.error, y)).mul_(size) if tableau.error else y.new_empty(0)
+    return Trial(y_next, slope, error, kept)
+
+
+def advance(y: State, slopes: Slopes, row: Sequence, size: Tensor) -> State:
+    """Return y + size * (weighted sum of the slopes)."""
+    total = slopes.total(_row(row, y))
+    return torch.addcmul(y, total, size, out=total)
+
+
+def pull_back_step(
+    kept: Sequence[Kept],
+    tableau: Tableau,
+    h: PerImage,
+    cotangent: State,
+    of_error: PerImage | None,
+    parameters: Sequence[Tensor],
+) -> tuple[State, list[Tensor | None]]:
+    """Pull a cotangent of y_next back to y and to the parameters of f: the transposed step.
+
+    mu_i = J(y_i)^T [h (b_i lambda + e_i nu + sum_{j > i} a_ji mu_j)],  i = s ... 1;   lambda <- lambda + sum_i mu_i
+
+    Args:
+        kept: The evaluations of the step: those that the solution needs, or all of them if `of_error` is given.
+        tableau: The method that took the step.
+        h: Signed step size of each image.
+        cotangent: lambda, the gradient with respect to y_next.
+        of_error: Gradient with respect to the RMS of each image's error estimate (it makes nu); None if there is none.
+        parameters: Tensors inside f whose gradient is wanted; may be empty.
+
+    Returns:
+        The gradient with respect to y, and one gradient (or None, if f does not use it) for each parameter.
+
+    Source:
+        Hager 2000, "Runge-Kutta methods in optimal control and the transformed adjoint system", section 2.
+    """
+    size, gradients = like_state(h, cotangent), [None] * len(parameters)
+    nu = None if of_error is None else _error_cotangent(kept, tableau, size, of_error)
+    pulled = Slopes(cotangent, len(kept))
+    for i in reversed(range(len(kept))):
+        seed = cotangent * float(tableau.b[i])
+        if i + 1 < len(kept):
+            seed += pulled.total(_row(column(tableau, i, len(kept)), cotangent), first=i + 1)
+        if nu is not None:
+            seed += nu * float(tableau.error[i])
+        mu, *of_parameters = _pull_back_slope(kept[i], seed.mul_(size), parameters)
+        pulled.put(i, mu)
+        gradients = [add(total, new) for total, new in zip(gradients, of_parameters, strict=True)]
+    return cotangent + pulled.total(cotangent.new_ones(len(kept))), gradients
+
+
+def _error_cotangent(kept: Sequence[Kept], tableau: Tableau, size: Tensor, of_error: PerImage) -> State:
+    slopes = Slopes(kept[0].y, len(kept))
+    for i, evaluation in enumerate(kept):
+        slopes.put(i, evaluation.slope.detach())
+    error = slopes.total(_row(tableau.error, kept[0].y)).mul_(size).detach()
+    count = error.numel() / max(len(error), 1)
+    return error * like_state(of_error / (count * rms(error)).clamp_min(1e-300), error)
+
+
+def add(total: Tensor | None, new: Tensor | None) -> Tensor | None:
+    """Return the sum of two gradients, where None is a gradient of zero."""
+    if total is None or new is None:
+        return new if total is None else total
+    return total + new
+
+
+def error_ratio(trial: Trial, y: State, solver: Solver) -> PerImage:
+    """Return the error estimate in units of the tolerance (<= 1 is acceptable), RMS over an image or over the batch.
+
+    Source:
+        Hairer, Norsett, Wanner 1993, Solving ODEs I, eqs. II.4.10-4.11.
+    """
+    scale = torch.maximum(y.abs(), trial.y_next.abs()).mul_(solver.rtol).add_(solver.atol)
+    ratio = rms(torch.div(trial.error, scale, out=scale))
+    return ratio.square().mean().sqrt().expand_as(ratio) if solver.step_control is StepControl.SHARED else ratio
+
+
+def rms(value: State) -> PerImage:
+    """Return the root mean square over each image."""
+    norm = torch.linalg.vector_norm(
+        value, dim=tuple(range(1, value.dim()))
+    )  # over the dimensions as they lie in memory
+    return norm.double() / (value.numel() / max(len(value), 1)) ** 0.5
+
+
+def next_size(h: PerImage, ratio: PerImage, order: int) -> PerImage:
+    """Return the step size to try next: h * 0.9 * ratio^(-1/order), shrunk to 0.2 h or grown to 10 h at most.
+
+    Source:
+        Hairer, Norsett, Wanner 1993, eq. II.4.13. A ratio that is not finite shrinks as far as allowed.
+    """
+    factor = _SAFETY * ratio.clamp_min(1e-10).pow(-1 / order)
+    return h * torch.nan_to_num(factor, nan=_SHRINK).clamp(_SHRINK, _GROW)
+
+
+def probe_first_step(
+    field: Field, t: PerImage, y: State, slope: Tensor, solver: Solver, order: int, sign: float
+) -> PerImage:
+    """Choose a first step size from one more evaluation of f, by the size of y' and y''.
+
+    Source:
+        Hairer, Norsett, Wanner 1993, section II.4, "Starting step size"; per image, or over the batch when it is shared.
+    """
+    scale = y.abs().mul_(solver.rtol).add_(solver.atol)
+    size_y, size_f = _norm(y / scale, solver), _norm(slope / scale, solver)
+    tiny = (size_y < 1e-5) | (size_f < 1e-5)
+    guess = torch.where(tiny, 1e-6, 0.01 * size_y / size_f)
+    slope_next = field(t + sign * guess, torch.addcmul(y, slope.to(y.dtype), like_state(sign * guess, y)))
+    curvature = _norm((slope_next - slope) / scale, solver) / guess
+    steepest = torch.maximum(size_f, curvature)
+    size = torch.where(steepest <= 1e-15, (guess * 1e-3).clamp_min(1e-6), (0.01 / steepest).pow(1 / order))
+    return torch.minimum(100 * guess, size)
+
+
+def _norm(value: State, solver: Solver) -> PerImage:
+    norm = rms(value)
+    return norm.square().mean().sqrt().expand_as(norm) if solver.step_control is StepControl.SHARED else norm
+
+
+def _row(row: Sequence, y: State) -> Tensor:
+    return weights(tuple(row), y.dtype, y.device)
+
+
+def _pull_back_slope(kept: Kept, seed: State, parameters: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    if not kept.slope.requires_grad:
+        return torch.zeros_like(kept.y), *[None] * len(parameters)
+    found = torch.autograd.grad(kept.slope, [kept.y, *parameters], seed.to(kept.slope.dtype), allow_unused=True)
+    return torch.zeros_like(kept.y) if found[0] is None else found[0], *found[1:]

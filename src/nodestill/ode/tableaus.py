@@ -1,0 +1,114 @@
+"""Butcher tableaus with their sources, as exact fractions so that the tests can check the order conditions exactly.
+
+An explicit Runge-Kutta step of size h is k_i = f(t + c_i h, y + h sum_j a_ij k_j), y_next = y + h sum_i b_i k_i, and its
+error estimate is h sum_i e_i k_i with e = b - b_hat.
+"""
+
+from dataclasses import dataclass, replace
+from fractions import Fraction as F
+from functools import cache, cached_property
+
+import torch
+from torch import Tensor
+
+from nodestill.ode.solver import Method
+
+
+@dataclass(frozen=True)
+class Tableau:
+    """Coefficients of an explicit Runge-Kutta method.
+
+    Args:
+        order: Order of the solution that is carried on.
+        c: Nodes, one per stage.
+        a: Row i holds the weights of the stages before i.
+        b: Weights of the solution, one per stage.
+        error: Weights of the error estimate, one per stage; empty without an embedded method.
+    """
+
+    order: int
+    c: tuple[F, ...]
+    a: tuple[tuple[F, ...], ...]
+    b: tuple[F, ...]
+    error: tuple[F, ...] = ()
+
+    @property
+    def stages(self) -> int:
+        """Number of stages, those that only serve the error estimate included."""
+        return len(self.c)
+
+    @property
+    def reuses_last(self) -> bool:
+        """Whether the last stage is the first of the next step (first same as last)."""
+        return self.stages > 1 and self.a[-1] == self.b[:-1] and self.b[-1] == 0
+
+    @property
+    def solution_stages(self) -> int:
+        """Number of stages that the solution needs; a step without error estimate evaluates no more."""
+        return self.stages - 1 if self.reuses_last else self.stages
+
+    @cached_property
+    def without_error(self) -> "Tableau":
+        """The same method without the stages that only serve the error estimate."""
+        n = self.solution_stages
+        return replace(self, c=self.c[:n], a=self.a[:n], b=self.b[:n], error=())
+
+
+def tableau(method: Method) -> Tableau:
+    """Return the coefficients of a method."""
+    return _TABLEAUS[method]
+
+
+@cache
+def weights(row: tuple[F, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a row of coefficients as a tensor, shape (len(row),); made once, so a step on a GPU copies nothing."""
+    return torch.tensor([float(w) for w in row], dtype=dtype, device=device)
+
+
+def column(tableau: Tableau, stage: int, stages: int) -> tuple[F, ...]:
+    """Return the weights with which the stages after `stage`, up to `stages` in all, use it: a_ij for i > j."""
+    return tuple(tableau.a[i][stage] for i in range(stage + 1, stages))
+
+
+# Euler 1768; Butcher, Numerical Methods for Ordinary Differential Equations, 3rd ed. 2016, section 200.
+EULER = Tableau(order=1, c=(F(0),), a=((),), b=(F(1),))
+
+# Runge 1895; Butcher 2016, section 203.
+MIDPOINT = Tableau(order=2, c=(F(0), F(1, 2)), a=((), (F(1, 2),)), b=(F(0), F(1)))
+
+# Kutta 1901; Butcher 2016, section 235.
+RK4 = Tableau(
+    order=4,
+    c=(F(0), F(1, 2), F(1, 2), F(1)),
+    a=((), (F(1, 2),), (F(0), F(1, 2)), (F(0), F(0), F(1))),
+    b=(F(1, 6), F(1, 3), F(1, 3), F(1, 6)),
+)
+
+# Dormand and Prince 1980, "A family of embedded Runge-Kutta formulae", J. Comp. Appl. Math. 6(1), table 2: RK5(4)7M.
+_DOPRI5_B = (F(35, 384), F(0), F(500, 1113), F(125, 192), F(-2187, 6784), F(11, 84), F(0))
+_DOPRI5_B_HAT = (
+    F(5179, 57600),
+    F(0),
+    F(7571, 16695),
+    F(393, 640),
+    F(-92097, 339200),
+    F(187, 2100),
+    F(1, 40),
+)
+DOPRI5 = Tableau(
+    order=5,
+    c=(F(0), F(1, 5), F(3, 10), F(4, 5), F(8, 9), F(1), F(1)),
+    a=(
+        (),
+        (F(1, 5),),
+        (F(3, 40), F(9, 40)),
+        (F(44, 45), F(-56, 15), F(32, 9)),
+        (F(19372, 6561), F(-25360, 2187), F(64448, 6561), F(-212, 729)),
+        (F(9017, 3168), F(-355, 33), F(46732, 5247), F(49, 176), F(-5103, 18656)),
+        _DOPRI5_B[:6],
+    ),
+    b=_DOPRI5_B,
+    error=tuple(b - b_hat for b, b_hat in zip(_DOPRI5_B, _DOPRI5_B_HAT, strict=True)),
+)
+
+_TABLEAUS = {Method.EULER: EULER, Method.MIDPOINT: MIDPOINT, Method.RK4: RK4, Method.DOPRI5: DOPRI5}
