@@ -1,2 +1,3 @@
 """nodestill."""
+
 __version__ = "0.1.0"

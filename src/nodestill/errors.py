@@ -22,3 +22,11 @@ class DataError(NodestillError):
 
 class SolveError(NodestillError, ArithmeticError):
     """A solve failed: step limit reached, step size underflow, or a non-finite state."""
+
+
+class TrainingError(NodestillError, ArithmeticError):
+    """Training diverged: the loss is no longer a number."""
+
+
+class TimeUp(NodestillError):
+    """The time that was given is over. Everything finished is on disk, and the same command goes on from there."""

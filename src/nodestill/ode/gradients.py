@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from nodestill.errors import InputError
@@ -29,6 +29,8 @@ def differentiable(problem: Problem, travel: Travel, y0: Tensor) -> tuple[Progre
         gradient nothing is kept.
     """
     parameters = [p for p in problem.field.dynamics.parameters() if p.requires_grad]
+    if not torch.is_grad_enabled():  # an autograd function sees what requires a gradient, not whether one is recorded
+        y0, parameters = y0.detach(), []
     found: list[Progress] = []
     error, *ends = _Solve.apply(problem, travel, found, y0, *parameters)
     return found[0], error, tuple(ends)
@@ -42,7 +44,9 @@ class _Solve(torch.autograd.Function):
         wanted = any(ctx.needs_input_grad)
         progress = travel(y0, problem.solver.gradient if wanted else None)
         ctx.set_materialize_grads(False)
-        ctx.problem, ctx.parameters, ctx.trace, ctx.status = problem, parameters, progress.trace, progress.status
+        ctx.save_for_backward(y0, *parameters)
+        ctx.problem, ctx.parameters, ctx.status, ctx.checked = problem, parameters, progress.status, False
+        ctx.trace = _of_those_that_arrived(progress) if wanted else []
         found.append(progress)
         error = progress.error.to(y0.dtype)
         if progress.attempts == 0:  # steps that were given, not chosen: nothing was estimated
@@ -52,12 +56,20 @@ class _Solve(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_error: Tensor | None, *of_ends: Tensor | None) -> tuple[Tensor | None, ...]:
+        _ = ctx.saved_tensors  # refuses if y0 or a weight was changed in place: steps made again would be others
+        check_weights(ctx.problem.field.dynamics, ctx.parameters)
         wanted = [p for p, needed in zip(ctx.parameters, ctx.needs_input_grad[4:], strict=True) if needed]
         cotangent, gradients = None, [None] * len(wanted)
         for of_end, steps in zip(reversed(of_ends), reversed(ctx.trace), strict=True):
             cotangent = add(cotangent, _of_arrived(of_end, ctx.status))
+            if cotangent is None and of_error is None:
+                continue
             for i in reversed(range(len(steps))):
-                cotangent, new = _pull_back(ctx.problem, steps[i], cotangent, of_error, wanted)
+                tableau, kept = _evaluations(ctx.problem, steps[i], of_error is not None)
+                if not ctx.checked:
+                    check_leaves(ctx.parameters, kept[0])
+                    ctx.checked = True
+                cotangent, new = _pull_back(tableau, kept, steps[i], cotangent, of_error, wanted)
                 gradients = [add(total, part) for total, part in zip(gradients, new, strict=True)]
                 steps[i] = steps[i]._replace(kept=())  # spent: a second backward pass makes them again
         by_parameter = dict(zip(map(id, wanted), gradients, strict=True))
@@ -69,21 +81,36 @@ def _of_arrived(gradient: Tensor | None, status: Tensor) -> Tensor | None:
     if gradient is None:
         return None
     failed = (status != Status.DONE).reshape(-1, *[1] * (gradient.dim() - 1))
-    return gradient.masked_fill(failed, 0.0)
+    return torch.where(failed, 0.0, gradient)
+
+
+def _of_those_that_arrived(progress: Progress) -> list[list[Taken]]:
+    """Return the trace without failed images: f may have no finite derivative where they went, and 0 * inf would spread."""
+    healthy = progress.status == Status.DONE
+    if bool(healthy.all()):
+        return progress.trace
+    return [[some for taken in steps if len((some := _only(taken, healthy)).t)] for steps in progress.trace]
+
+
+def _only(taken: Taken, healthy: Tensor) -> Taken:
+    index = torch.arange(len(healthy), device=healthy.device) if taken.index is None else taken.index
+    chosen = healthy[index]
+    return Taken(index[chosen], taken.t[chosen], taken.h[chosen], taken.y[chosen], ())
 
 
 def _pull_back(
-    problem: Problem, taken: Taken, cotangent: Tensor | None, of_error: Tensor | None, wanted: Sequence[Tensor]
+    tableau: Tableau,
+    kept: tuple[Kept, ...],
+    taken: Taken,
+    cotangent: Tensor | None,
+    of_error: Tensor | None,
+    wanted: Sequence[Tensor],
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Pull the cotangent of the batch back through one step of those images that took it."""
     whole = _shaped(cotangent, taken, of_error)
     part = whole if taken.index is None else whole[taken.index]
     if of_error is not None:
-        tableau, kept = problem.tableau, _evaluations(problem, problem.tableau, taken._replace(kept=()))
         of_error = (of_error if taken.index is None else of_error[taken.index]).double()
-    else:
-        tableau = problem.tableau.without_error
-        kept = _evaluations(problem, tableau, taken)
     part, gradients = pull_back_step(kept, tableau, taken.h, _dense_like(part, taken.y), of_error, wanted)
     if taken.index is not None:
         whole = whole.clone()
@@ -96,15 +123,22 @@ def _shaped(cotangent: Tensor | None, taken: Taken, of_error: Tensor | None) -> 
     """Return the cotangent of the whole batch; a loss of the error estimate alone starts it from zero."""
     if cotangent is not None:
         return cotangent
-    count = len(taken.y) if of_error is None else len(of_error)
-    return taken.y.new_zeros((count, *taken.y.shape[1:]))
+    return taken.y.new_zeros((len(of_error), *taken.y.shape[1:]))
 
 
 def _dense_like(cotangent: Tensor, y: Tensor) -> Tensor:
     return cotangent if cotangent.stride() == y.stride() else torch.empty_like(y).copy_(cotangent)
 
 
-def _evaluations(problem: Problem, tableau: Tableau, taken: Taken) -> tuple[Kept, ...]:
+def _evaluations(problem: Problem, taken: Taken, of_error: bool) -> tuple[Tableau, tuple[Kept, ...]]:
+    """Return the evaluations of a step that its solution needs, or its error as well, and the tableau of just these."""
+    if of_error:
+        return problem.tableau, _made(problem, problem.tableau, taken._replace(kept=()))
+    tableau = problem.tableau.without_error
+    return tableau, _made(problem, tableau, taken)
+
+
+def _made(problem: Problem, tableau: Tableau, taken: Taken) -> tuple[Kept, ...]:
     """Return the evaluations of a step, making again those that were not kept."""
     missing = tableau.stages - len(taken.kept)
     if missing == 0:
@@ -116,16 +150,28 @@ def _evaluations(problem: Problem, tableau: Tableau, taken: Taken) -> tuple[Kept
         return first + take_step(problem.field, tableau, taken.t, taken.h, taken.y, slope, keep=True).kept
 
 
-def check_leaves(problem: Problem, y0: Tensor) -> None:
-    """Refuse an f that reads tensors with a gradient which a solve could not return.
+def check_weights(dynamics: nn.Module, parameters: Sequence[Tensor]) -> None:
+    """Refuse to go back through an f whose weights are other tensors by now: steps made again would be others.
+
+    Raises:
+        InputError: If a weight that a gradient is wanted for was exchanged or frozen since the solve.
+    """
+    if not {id(p) for p in parameters} <= {id(p) for p in dynamics.parameters() if p.requires_grad}:
+        raise InputError(
+            "The weights of f are not those that it was solved with: one was replaced or frozen since. "
+            "Go back through a solve before that; with torch.func.functional_call, inside the function called."
+        )
+
+
+def check_leaves(parameters: Sequence[Tensor], kept: Kept) -> None:
+    """Refuse an f that reads tensors with a gradient which a solve could not return, as one evaluation shows.
 
     Raises:
         InputError: If f depends on a tensor that requires a gradient and is not one of its parameters.
     """
-    known = {id(p) for p in problem.field.dynamics.parameters()}
-    t = problem.time(torch.zeros(len(y0), dtype=torch.float64, device=y0.device))
-    kept = evaluate(problem.field, t, y0.detach(), True)[1][0]
-    pending, seen = [kept.slope.grad_fn], set()
+    known = {id(p) for p in parameters}
+    seen = {p.grad_fn for p in parameters if p.grad_fn is not None}  # computed weights end the search
+    pending = [kept.slope.grad_fn]
     while pending:
         node = pending.pop()
         if node is None or node in seen:

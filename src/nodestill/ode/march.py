@@ -21,6 +21,7 @@ from nodestill.ode.step import (
     evaluate,
     like_state,
     next_size,
+    over_batch,
     probe_first_step,
     rms,
     take_step,
@@ -65,6 +66,7 @@ class Progress:
     status: Tensor
     evaluations: Tensor
     rejected: Tensor
+    tried: Tensor  # attempted steps of each image, so that a slow neighbour does not use up its limit
     error: PerImage
     attempts: int = 0
     sizes: list[PerImage] = field(default_factory=list)  # one row an attempt
@@ -98,10 +100,10 @@ def march(problem: Problem, y0: Tensor, keep: GradientMode | None) -> Progress:
     before = 0.0
     for target in problem.targets:
         progress.trace.append([])
+        progress.status[(progress.status == Status.DONE) & (progress.tried >= problem.solver.max_steps)] = Status.STEP_LIMIT
         front = _leave(progress, before, first)
-        while len(front.index) and progress.attempts < problem.solver.max_steps:
+        while len(front.index):
             front = _attempt(problem, progress, front, target, keep)
-        progress.status[front.index] = Status.STEP_LIMIT
         progress.ends.append(_marked(progress))
         before, first = target, ()
     return progress
@@ -127,39 +129,47 @@ def _start(problem: Problem, y0: Tensor, keep: bool) -> tuple[Progress, tuple[Ke
 def _nowhere(y0: Tensor) -> Progress:
     count = torch.zeros(len(y0), dtype=torch.int64, device=y0.device)
     zero = torch.zeros(len(y0), dtype=torch.float64, device=y0.device)
-    return Progress(y0, y0, zero, count.clone(), count.clone(), count.clone(), zero.clone())
+    return Progress(y0, y0, zero, *[count.clone() for _ in range(4)], zero.clone())
 
 
 def _leave(progress: Progress, travelled: float, first: tuple[Kept, ...]) -> _Front:
     everyone = torch.arange(len(progress.y), device=progress.y.device)
-    front = _Front(
-        everyone, torch.full_like(progress.size, travelled), progress.size, progress.y, progress.slope, first
-    )
+    front = _Front(everyone, torch.full_like(progress.size, travelled), progress.size, progress.y, progress.slope, first)
     healthy = progress.status == Status.DONE
     return front if bool(healthy.all()) else front.only(healthy)
 
 
 def _attempt(problem: Problem, progress: Progress, front: _Front, target: float, keep: GradientMode | None) -> _Front:
     """Try one step of every image on its way; book what was accepted and return those that go on."""
-    left = target - front.travelled
-    h = _landing_size(front.size, left)
+    h = _landing_size(front.size, target - front.travelled)
     t, signed = problem.time(front.travelled), problem.sign * h
     direct = keep is GradientMode.DIRECT
     trial = take_step(problem.field, problem.tableau, t, signed, front.y, front.slope, keep=direct)
-    ratio = error_ratio(trial, front.y, problem.solver)
+    ratio, leaving, status = _verdict(problem, progress, front, trial, h, target)
     accepted = ratio <= 1
-    stuck = ~accepted & (h < _SMALLEST_STEP * target)
-    leaving = stuck | (accepted & (h >= left))
     all_accepted, any_leaving = torch.stack([accepted.all(), leaving.any()]).tolist()  # the one read from the device
 
     _book(progress, front, problem, trial, accepted, h)
-    reason = torch.where(torch.isfinite(ratio), Status.UNDERFLOW, Status.NON_FINITE)
-    progress.status[front.index] = torch.where(stuck, reason, Status.DONE)
+    progress.status[front.index] = status
     if keep is not None:
         progress.trace[-1].append(_taken(progress, front, t, signed, trial, None if all_accepted else accepted))
     front = _moved(front, trial, h, accepted, all_accepted)
     front.size = next_size(h, ratio, problem.tableau.order)
     return _part(progress, front, leaving) if any_leaving else front
+
+
+def _verdict(
+    problem: Problem, progress: Progress, front: _Front, trial: Trial, h: PerImage, target: float
+) -> tuple[PerImage, Tensor, Tensor]:
+    """Return for each image the error ratio that decides, whether it goes no further, and its status."""
+    own = error_ratio(trial, front.y, problem.solver)
+    ratio = over_batch(own, problem.solver)
+    arrived = (ratio <= 1) & (h >= target - front.travelled)
+    stuck = ~(ratio <= 1) & ~(own <= 1) & (h < _SMALLEST_STEP * target)  # a neighbour with shared steps is not to blame
+    spent = ~arrived & (progress.tried[front.index] + 1 >= problem.solver.max_steps)
+    reason = torch.where(torch.isfinite(own), Status.UNDERFLOW, Status.NON_FINITE)
+    status = torch.where(stuck, reason, torch.where(spent, Status.STEP_LIMIT, Status.DONE))
+    return ratio, arrived | stuck | spent, status
 
 
 def _landing_size(size: PerImage, left: PerImage) -> PerImage:
@@ -172,6 +182,7 @@ def _book(progress: Progress, front: _Front, problem: Problem, trial: Trial, acc
     row[front.index] = h * accepted
     progress.sizes.append(row)
     progress.attempts += 1
+    progress.tried[front.index] += 1
     progress.evaluations[front.index] += problem.tableau.stages - 1
     progress.rejected[front.index] += ~accepted
     progress.error[front.index] += torch.where(accepted, rms(trial.error), 0.0)
@@ -216,7 +227,7 @@ def _replaced(whole: Tensor, index: Tensor, part: Tensor) -> Tensor:
 def _marked(progress: Progress) -> Tensor:
     """Return the states with those of failed images not a number, so that no one takes them for a result."""
     failed = like_state(progress.status != Status.DONE, progress.y).bool()
-    return progress.y.masked_fill(failed, torch.nan)
+    return torch.where(failed, torch.nan, progress.y)  # masked_fill would lose the memory layout
 
 
 def follow(problem: Problem, y0: Tensor, sizes: Sequence[Sequence[PerImage]], keep: GradientMode | None) -> Progress:
@@ -226,20 +237,19 @@ def follow(problem: Problem, y0: Tensor, sizes: Sequence[Sequence[PerImage]], ke
     """
     progress = _nowhere(y0)
     travelled = progress.error.clone()
-    for rows in sizes:
+    for target, rows in zip(problem.targets, sizes, strict=True):
         progress.trace.append([])
         for h in rows:
             progress.sizes.append(h)
             _follow_step(problem, progress, travelled, h, keep)
             travelled = travelled + h
+        progress.status[(travelled - target).abs() > 1e-9 * target] = Status.STEP_LIMIT  # given steps lead elsewhere
         progress.status[~torch.isfinite(rms(progress.y))] = Status.NON_FINITE
         progress.ends.append(_marked(progress))
     return progress
 
 
-def _follow_step(
-    problem: Problem, progress: Progress, travelled: PerImage, h: PerImage, keep: GradientMode | None
-) -> None:
+def _follow_step(problem: Problem, progress: Progress, travelled: PerImage, h: PerImage, keep: GradientMode | None) -> None:
     index, y, whole = None, progress.y, progress.y
     if y.device.type == "cpu" and not bool(h.all()):
         index = torch.nonzero(h)[:, 0]

@@ -52,7 +52,8 @@ def solve(
         The solution: end state, states at `times`, and per image evaluations, steps, status and error estimate.
 
     Raises:
-        InputError: If y0 is not floating point, `times` are out of order, or `replay` does not fit the batch.
+        InputError: If y0 is not floating point, `times` are out of order, `replay` does not fit the batch, or f does not
+            return the shape of y. In the backward pass: if f reads a tensor whose gradient would be lost.
         SolveError: If an image did not arrive and `raises`.
 
     Source:
@@ -80,9 +81,7 @@ def _check(y0: Tensor, t0: float, t1: float, times: Sequence[float], replay: Ste
         raise InputError(f"t0 and t1 must be finite and different, got {t0} and {t1}. Use y0 itself if they are equal.")
     ahead = [abs(t - t0) if (t - t0) * (t1 - t0) > 0 else -1.0 for t in times]
     if any(b <= a for a, b in zip([0.0, *ahead], [*ahead, math.inf])) or any(a > abs(t1 - t0) for a in ahead):
-        raise InputError(
-            f"times must lie after t0 = {t0:g}, up to t1 = {t1:g}, in the order of travel; got {list(times)}."
-        )
+        raise InputError(f"times must lie after t0 = {t0:g}, up to t1 = {t1:g}, in the order of travel; got {list(times)}.")
     if replay is not None and (times or replay.sizes.shape[1] != len(y0)):
         raise InputError(
             f"replay holds the steps of {replay.sizes.shape[1]} images and no times; got {len(y0)} images and "
@@ -107,7 +106,7 @@ def _equal_steps(problem: Problem, y0: Tensor) -> list[list[PerImage]]:
     """Return the sizes of a fixed-step method: `steps` over the whole way, rounded up within each stretch of it."""
     sizes, before = [], 0.0
     for target in problem.targets:
-        count = math.ceil((problem.solver.steps or 1) * (target - before) / problem.targets[-1] - 1e-9)
+        count = max(1, math.ceil((problem.solver.steps or 1) * (target - before) / problem.targets[-1] - 1e-9))
         size = torch.full((len(y0),), (target - before) / count, dtype=torch.float64, device=y0.device)
         sizes.append([size] * count)
         before = target

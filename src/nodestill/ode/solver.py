@@ -33,9 +33,7 @@ class GradientMode(Enum):
     """How a solve is differentiated. Both differentiate the steps that were taken, with their sizes held constant."""
 
     DIRECT = "direct"  # keep what each evaluation of f needs for its derivative; memory grows with steps x stages
-    RECOMPUTE = (
-        "recompute"  # keep the state at each accepted step, redo the step backwards; same gradient, little memory
-    )
+    RECOMPUTE = "recompute"  # keep the state at each accepted step, redo the step backwards; same gradient, little memory
 
 
 class StepControl(Enum):
@@ -96,9 +94,7 @@ class Solver:
                 "Leave steps out, or choose a fixed-step method."
             )
         if not self.method.is_adaptive and (self.steps is None or self.steps < 1):
-            raise InputError(
-                f"{self.method.value} takes a fixed number of steps >= 1, got steps = {self.steps}. Set it."
-            )
+            raise InputError(f"{self.method.value} takes a fixed number of steps >= 1, got steps = {self.steps}. Set it.")
 
 
 class SolveStats(NamedTuple):
@@ -123,9 +119,7 @@ class Solution(NamedTuple):
     at_times: Float[Tensor, "times batch *state"]  # states at the asked-for times; empty if none were asked for
     status: Int[Tensor, " batch"]  # a `Status` per image
     steps: StepRecord
-    error: Float[
-        Tensor, " batch"
-    ]  # sum over accepted steps of the error estimate's RMS, in units of y; 0 if steps were given
+    error: Float[Tensor, " batch"]  # sum over accepted steps of the error estimate's RMS, in units of y; 0 if steps were given
 
     def require_success(self, solver: Solver, t1: float) -> "Solution":
         """Return this solution if every image arrived.
@@ -145,8 +139,8 @@ class Solution(NamedTuple):
 
 
 _REASONS = {
-    Status.STEP_LIMIT: "{solver.max_steps} steps were not enough (rtol {solver.rtol:g}). "
-    "Raise max_steps, loosen rtol and atol, or use a shorter t1.",
+    Status.STEP_LIMIT: "{solver.max_steps} steps, or those to be replayed, did not lead to t1 (rtol {solver.rtol:g}). "
+    "Raise max_steps, loosen rtol and atol, use a shorter t1, or replay a record of this interval.",
     Status.UNDERFLOW: "the step size fell below the resolution of time (rtol {solver.rtol:g}). "
     "f is too stiff or not smooth here: loosen rtol and atol, scale f down, or use a shorter t1.",
     Status.NON_FINITE: "f or the state became infinite or not a number. "

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Shaped
 from torch import Tensor, nn
 
+from nodestill.errors import InputError
 from nodestill.ode.solver import Solver, StepControl
 from nodestill.ode.tableaus import Tableau, column, weights
 from nodestill.precision import Precision
@@ -29,8 +30,14 @@ class Field(NamedTuple):
 
     def __call__(self, t: PerImage, y: State) -> Tensor:
         low = self.precision is Precision.BFLOAT16
-        with torch.autocast(y.device.type, torch.bfloat16, enabled=low):
-            return self.dynamics(like_state(t, y), y)
+        with torch.autocast(y.device.type, torch.bfloat16, enabled=low, cache_enabled=False):
+            slope = self.dynamics(like_state(t, y), y)
+        if slope.shape != y.shape:
+            raise InputError(
+                f"f must return the shape of y, {tuple(y.shape)}, got {tuple(slope.shape)}. "
+                "Make the last layer of f as wide as the state."
+            )
+        return slope
 
 
 class Kept(NamedTuple):
@@ -66,7 +73,7 @@ class Slopes:
         return torch.mv(rows.t(), coefficients).as_strided(self.shape, self.strides)
 
 
-def like_state(value: PerImage, y: State) -> Tensor:
+def like_state(value: Shaped[Tensor, " batch"], y: State) -> Tensor:
     """Return one value per image in the dtype of y and with as many dimensions, so that it broadcasts against y."""
     return value.to(y.dtype).reshape(-1, *[1] * (y.dim() - 1))
 
@@ -81,9 +88,7 @@ def evaluate(field: Field, t: PerImage, y: State, keep: bool) -> tuple[Tensor, t
     return slope.detach(), (Kept(leaf, slope),)
 
 
-def take_step(
-    field: Field, tableau: Tableau, t: PerImage, h: PerImage, y: State, slope: Tensor, *, keep: bool
-) -> Trial:
+def take_step(field: Field, tableau: Tableau, t: PerImage, h: PerImage, y: State, slope: Tensor, *, keep: bool) -> Trial:
     """Take one explicit Runge-Kutta step of size h (negative backwards) from (t, y), where f is already known as `slope`.
 
     A tableau without error weights stops at the stages that the solution needs.
@@ -157,8 +162,9 @@ def _error_cotangent(kept: Sequence[Kept], tableau: Tableau, size: Tensor, of_er
     for i, evaluation in enumerate(kept):
         slopes.put(i, evaluation.slope.detach())
     error = slopes.total(_row(tableau.error, kept[0].y)).mul_(size).detach()
+    smallest = torch.finfo(error.dtype).tiny ** 0.5  # below it squares underflow; an error of zero has gradient zero
     count = error.numel() / max(len(error), 1)
-    return error * like_state(of_error / (count * rms(error)).clamp_min(1e-300), error)
+    return error / like_state(rms(error).clamp_min(smallest), error) * like_state(of_error / count, error)
 
 
 def add(total: Tensor | None, new: Tensor | None) -> Tensor | None:
@@ -169,21 +175,23 @@ def add(total: Tensor | None, new: Tensor | None) -> Tensor | None:
 
 
 def error_ratio(trial: Trial, y: State, solver: Solver) -> PerImage:
-    """Return the error estimate in units of the tolerance (<= 1 is acceptable), RMS over an image or over the batch.
+    """Return each image's error estimate in units of the tolerance (<= 1 is acceptable), RMS over the image.
 
     Source:
         Hairer, Norsett, Wanner 1993, Solving ODEs I, eqs. II.4.10-4.11.
     """
     scale = torch.maximum(y.abs(), trial.y_next.abs()).mul_(solver.rtol).add_(solver.atol)
-    ratio = rms(torch.div(trial.error, scale, out=scale))
-    return ratio.square().mean().sqrt().expand_as(ratio) if solver.step_control is StepControl.SHARED else ratio
+    return rms(torch.div(trial.error, scale, out=scale))
+
+
+def over_batch(norm: PerImage, solver: Solver) -> PerImage:
+    """Return what decides for each image: its own norm, or the RMS over the batch if steps are shared."""
+    return norm.square().mean().sqrt().expand_as(norm) if solver.step_control is StepControl.SHARED else norm
 
 
 def rms(value: State) -> PerImage:
     """Return the root mean square over each image."""
-    norm = torch.linalg.vector_norm(
-        value, dim=tuple(range(1, value.dim()))
-    )  # over the dimensions as they lie in memory
+    norm = torch.linalg.vector_norm(value, dim=tuple(range(1, value.dim())))  # over the dimensions as they lie in memory
     return norm.double() / (value.numel() / max(len(value), 1)) ** 0.5
 
 
@@ -197,9 +205,7 @@ def next_size(h: PerImage, ratio: PerImage, order: int) -> PerImage:
     return h * torch.nan_to_num(factor, nan=_SHRINK).clamp(_SHRINK, _GROW)
 
 
-def probe_first_step(
-    field: Field, t: PerImage, y: State, slope: Tensor, solver: Solver, order: int, sign: float
-) -> PerImage:
+def probe_first_step(field: Field, t: PerImage, y: State, slope: Tensor, solver: Solver, order: int, sign: float) -> PerImage:
     """Choose a first step size from one more evaluation of f, by the size of y' and y''.
 
     Source:
@@ -207,18 +213,22 @@ def probe_first_step(
     """
     scale = y.abs().mul_(solver.rtol).add_(solver.atol)
     size_y, size_f = _norm(y / scale, solver), _norm(slope / scale, solver)
-    tiny = (size_y < 1e-5) | (size_f < 1e-5)
-    guess = torch.where(tiny, 1e-6, 0.01 * size_y / size_f)
+    guess = 0.01 * size_y / size_f
+    guess = torch.where((size_y >= 1e-5) & (size_f >= 1e-5) & (guess > 0), guess, 1e-6)
     slope_next = field(t + sign * guess, torch.addcmul(y, slope.to(y.dtype), like_state(sign * guess, y)))
     curvature = _norm((slope_next - slope) / scale, solver) / guess
     steepest = torch.maximum(size_f, curvature)
     size = torch.where(steepest <= 1e-15, (guess * 1e-3).clamp_min(1e-6), (0.01 / steepest).pow(1 / order))
+    size = torch.where(size > 0, size, guess * 1e-3)  # where f is not finite at the probe: let the step control find out
     return torch.minimum(100 * guess, size)
 
 
 def _norm(value: State, solver: Solver) -> PerImage:
     norm = rms(value)
-    return norm.square().mean().sqrt().expand_as(norm) if solver.step_control is StepControl.SHARED else norm
+    if solver.step_control is StepControl.PER_IMAGE:
+        return norm
+    finite = torch.where(torch.isfinite(norm), norm, torch.nan)  # an image that fails at once has no say
+    return finite.square().nanmean().sqrt().expand_as(norm)
 
 
 def _row(row: Sequence, y: State) -> Tensor:

@@ -1,0 +1,41 @@
+"""Which data a directory really holds, found out without decoding an image.
+
+Results are kept under this identity: two copies of CIFAR-10 that differ in a byte never share a run.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+from nodestill.data.folder import identify_folder
+from nodestill.data.hub import CIFAR10, SVHN, identify_hub_set
+from nodestill.data.sources import Dataset
+from nodestill.errors import InputError
+
+
+class DataIdentity(NamedTuple):
+    """What data are called in print, and what tells them apart."""
+
+    provenance: str  # "CIFAR-10, JPEG mirror"
+    key: str  # 8 hex digits that change with any byte of the training or test images
+
+
+def identify(dataset: Dataset, root: Path | None) -> DataIdentity:
+    """Identify training and test images of a data set.
+
+    Raises:
+        InputError: If an image folder is asked for without `root`.
+        DataError: If the data are missing or unreadable.
+    """
+    match dataset:
+        case Dataset.DIGITS:
+            return DataIdentity("digits of scikit-learn", "bundled")
+        case Dataset.CIFAR10 | Dataset.SVHN:
+            hub_set = CIFAR10 if dataset is Dataset.CIFAR10 else SVHN
+            found = [identify_hub_set(hub_set, stem, root) for stem in ("train", "test")]
+        case Dataset.FOLDER:
+            if root is None:
+                raise InputError("An image folder needs its directory, got none. Pass --data DIR with DIR/train and DIR/test.")
+            found = [identify_folder(root, stem) for stem in ("train", "test")]
+    names = dict.fromkeys(provenance for provenance, _ in found)
+    return DataIdentity(" / ".join(names), hashlib.sha256("".join(sha for _, sha in found).encode()).hexdigest()[:8])

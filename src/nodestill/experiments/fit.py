@@ -1,0 +1,130 @@
+"""Training one member: build, resume, train, save after each epoch, evaluate, mark as done."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from nodestill.data import ImageSet
+from nodestill.experiments.environment import environment
+from nodestill.experiments.members import Member, build_model
+from nodestill.experiments.scoring import monitor, score, scored
+from nodestill.experiments.store import RunFolder, Store
+from nodestill.training import Objective, distilled, supervised
+from nodestill.training.loop import EpochRecord, Learner, fabric_for, set_up, steps_per_epoch, train
+
+Watch = Callable[[str, int, int, str], None]  # task, done, total, note
+
+
+def silent(task: str, done: int, total: int, note: str) -> None:
+    """Watch nothing."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """The training of one member."""
+
+    member: Member
+    teacher: Member | None
+    store: Store
+    train_set: ImageSet
+    test_set: ImageSet
+    monitor_images: int
+    watch: Watch = silent
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where it is kept."""
+        return self.store.folder(self.member.folder)
+
+    @property
+    def task(self) -> str:
+        """What the progress bar is called."""
+        return f"train {self.member.role.value} {self.member.title}"
+
+
+def train_member(job: Job, accelerator: str, devices: int) -> None:
+    """Train a member, in this process or in one process per device, and leave a finished folder.
+
+    Raises:
+        TrainingError: If the loss stops being a number.
+        DataError: If the folder cannot be read or written.
+    """
+    fabric = fabric_for(job.member.training, accelerator, devices)
+    if devices > 1:
+        fabric.launch(_fit, replace(job, watch=silent))  # what a terminal shows cannot be sent to another process
+    else:
+        fabric.launch()
+        _fit(fabric, job)
+
+
+def device_of(accelerator: str) -> torch.device:
+    """Return the device that Fabric chooses for an accelerator, for work in one process."""
+    from lightning.fabric import Fabric
+
+    return Fabric(accelerator=accelerator, devices=1).device
+
+
+def _fit(fabric: Any, job: Job) -> None:
+    device, folder = fabric.device, job.folder
+    job = replace(job, train_set=job.train_set.to(device), test_set=job.test_set.to(device))
+    model = build_model(job.member, job.train_set)
+    learner = set_up(model, job.member.training, fabric)
+    done = folder.load_state(model, learner.optimizer.optimizer)
+    if fabric.global_rank == 0:
+        folder.write("recipe.json", {**job.member.description(), "class_names": job.train_set.class_names})
+        folder.write("environment.json", environment(device))
+        folder.write_rows("training.jsonl", folder.rows("training.jsonl")[:done])  # an epoch may be logged but not saved
+    _train(learner, model, job, done)
+    if fabric.global_rank == 0:
+        folder.save_weights(model)
+        folder.write("evaluation.json", score(model, job.test_set, _teacher(job)))
+        folder.finish()
+    fabric.barrier()
+
+
+def _train(learner: Learner, model: nn.Module, job: Job, done: int) -> None:
+    """Train from epoch `done` on; after each epoch log it, then save what a resume needs."""
+    plan, fabric = job.member.training, learner.fabric
+    total = plan.epochs * steps_per_epoch(job.train_set, plan)
+    steps_done = done * steps_per_epoch(job.train_set, plan)
+
+    def on_step(step: int, loss: float) -> None:
+        nonlocal steps_done
+        steps_done += 1
+        job.watch(job.task, steps_done, total, "" if loss != loss else f"loss {loss:.3f}")
+
+    def on_epoch(record: EpochRecord) -> None:
+        if fabric.global_rank == 0:
+            job.folder.append("training.jsonl", replace(record, measured=monitor(model, job.test_set, job.monitor_images)))
+            job.folder.save_state(model, learner.optimizer.optimizer, record.epoch)
+        fabric.barrier()
+
+    objective = _objective(learner.model, job)
+    train(learner, objective, job.train_set, plan, seed=job.member.seed, epochs_done=done, on_epoch=on_epoch, on_step=on_step)
+
+
+def _objective(model: nn.Module, job: Job) -> Objective:
+    teacher = _teacher(job)
+    if teacher is None:
+        return supervised(model, label_smoothing=job.member.training.label_smoothing)
+    settings = job.member.model.distillation
+    return distilled(model, teacher, temperature=settings.temperature, kd_weight=settings.kd_weight)
+
+
+def _teacher(job: Job) -> nn.Module | None:
+    return None if job.teacher is None else load_model(job.teacher, job.store, job.train_set)
+
+
+def load_model(member: Member, store: Store, data: ImageSet) -> nn.Module:
+    """Return a finished member as it is scored: with its weights, in evaluation mode, on the device of the data.
+
+    Raises:
+        DataError: If its weights are missing or damaged.
+    """
+    model = build_model(member, data)
+    store.folder(member.folder).load_weights(model)
+    model = model.to(data.images.device, memory_format=torch.channels_last)
+    return scored(model).eval().requires_grad_(False)

@@ -1,0 +1,92 @@
+"""The models of an experiment, each with the folder that its settings alone decide."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from nodestill.data import DataIdentity, ImageSet, channel_statistics
+from nodestill.experiments.plain import fingerprint, to_plain
+from nodestill.experiments.recipe import Recipe, Role, StudentRecipe, TeacherRecipe
+from nodestill.models import node_classifier, resnet
+from nodestill.training import Training
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of an experiment.
+
+    Args:
+        role: What it is there.
+        model: How it is built and trained.
+        dataset: Name of the data set.
+        data: Which data it really is.
+        seed: Of weights, order and augmentation.
+        teacher: Folder of the teacher, for a distilled model.
+    """
+
+    role: Role
+    model: TeacherRecipe | StudentRecipe
+    dataset: str
+    data: DataIdentity
+    seed: int
+    teacher: str | None = None
+
+    @property
+    def training(self) -> Training:
+        """How it is trained."""
+        return self.model.training
+
+    @property
+    def title(self) -> str:
+        """What it is called in print."""
+        if isinstance(self.model, TeacherRecipe):
+            return f"ResNet-{self.model.depth}"
+        return f"NODE({self.model.t1:g})" if self.model.t1 else "stem only"
+
+    @property
+    def folder(self) -> str:
+        """Name of its run folder: readable, and different whenever anything that it depends on is."""
+        kind = "teacher" if self.role is Role.TEACHER else "student"
+        what = self.title.lower().replace("(", "").replace(")", "").replace("-", "").replace(" ", "-")
+        taught = "" if self.role is Role.TEACHER else ("-kd" if self.teacher else "-labels")
+        key = fingerprint(self.model, self.dataset, self.data.key, self.seed, self.teacher)
+        return f"{kind}-{self.dataset}-{what}{taught}-{key}"
+
+    def description(self) -> dict[str, Any]:
+        """Return what goes into recipe.json."""
+        plain = to_plain(self) | {"provenance": self.data.provenance, "data": self.data.key}
+        return {**plain, "title": self.title, "folder": self.folder}
+
+
+def members(recipe: Recipe, data: DataIdentity) -> list[Member]:
+    """Return the models of a recipe, teacher first."""
+    teacher = Member(Role.TEACHER, recipe.teacher, recipe.dataset.value, data, recipe.seed)
+    found = [teacher]
+    for role, student in recipe.students().items():
+        taught_by = teacher.folder if student.distillation is not None else None
+        found.append(Member(role, student, recipe.dataset.value, data, recipe.seed, taught_by))
+    return found
+
+
+def build_model(member: Member, data: ImageSet) -> nn.Module:
+    """Build a member with fresh weights, a function of its seed alone; the data set gives classes and normalisation."""
+    mean, std = channel_statistics(data)
+    recipe = member.model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(member.seed)
+        if isinstance(recipe, TeacherRecipe):
+            return resnet(recipe.depth, data.num_classes, width=recipe.width, mean=mean, std=std)
+        return node_classifier(
+            stem=recipe.stem,
+            channels=recipe.channels,
+            layers=recipe.layers,
+            norm=recipe.norm,
+            activation=recipe.activation,
+            t1=recipe.t1,
+            solver=recipe.solver,
+            num_classes=data.num_classes,
+            mean=mean,
+            std=std,
+        )

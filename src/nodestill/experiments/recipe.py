@@ -1,0 +1,166 @@
+"""What is asked of an experiment, as one frozen value: teacher, student, its controls, and how they are attacked.
+
+A stage's fingerprint covers only the part it depends on, so that many students share one teacher.
+"""
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from nodestill.attacks import AttackName, Protocol
+from nodestill.data import Dataset
+from nodestill.errors import RecipeError
+from nodestill.models import Activation, Norm, Stem
+from nodestill.ode import Solver
+from nodestill.training import Training
+
+
+class Role(Enum):
+    """What a model is in its experiment."""
+
+    TEACHER = "teacher"
+    DISTILLED = "distilled"
+    UNDISTILLED = "undistilled"  # the student trained on labels alone
+    STEM_ONLY = "stem-only"  # the distilled student with t1 = 0: what the stem does without the ODE
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How a teacher's logits enter the loss; see `nodestill.distillation_loss`."""
+
+    temperature: float
+    kd_weight: float
+
+    def __post_init__(self) -> None:
+        _require(self.temperature > 0, "temperature", self.temperature, "be positive; the paper uses 3, 10 and 20")
+        _require(0 <= self.kd_weight <= 1, "kd_weight", self.kd_weight, "lie in [0, 1]; the paper uses 0.9")
+
+
+@dataclass(frozen=True)
+class TeacherRecipe:
+    """A CIFAR residual network of He et al.
+
+    Args:
+        depth: 6 n + 2: 20, 32, 44, 56, 110.
+        training: How it is trained, on labels.
+        width: Channels of the first stage; 16 is the published network.
+    """
+
+    depth: int
+    training: Training
+    width: int = 16
+
+    def __post_init__(self) -> None:
+        _require(self.depth >= 8 and self.depth % 6 == 2, "teacher.depth", self.depth, "be 6 n + 2; the paper uses 20 to 110")
+        _require(self.width >= 1, "teacher.width", self.width, "be at least 1; 16 is the published network")
+
+
+@dataclass(frozen=True)
+class StudentRecipe:
+    """A Neural ODE classifier NODE(t1): stem, solve of y' = f(t, y) from 0 to t1, pooled linear head.
+
+    Args:
+        stem: How the image becomes the initial state.
+        channels: Channels of the state.
+        t1: Time horizon, >= 0; 0 leaves the stem alone.
+        solver: How the ODE is solved, in training and in evaluation.
+        training: How the student is trained.
+        distillation: How the teacher teaches; None to train on labels alone.
+        layers: Convolutions in f; the paper has 4.
+        norm: Normalisation inside f.
+        activation: Between the convolutions of f.
+    """
+
+    stem: Stem
+    channels: int
+    t1: float
+    solver: Solver
+    training: Training
+    distillation: Distillation | None
+    layers: int = 4
+    norm: Norm = Norm.GROUP
+    activation: Activation = Activation.RELU
+
+    def __post_init__(self) -> None:
+        _require(self.channels >= 1, "student.channels", self.channels, "be at least 1; the paper uses 512")
+        _require(self.t1 >= 0, "student.t1", self.t1, "not be negative; the paper uses 1, 100 and 500")
+        _require(self.layers >= 1, "student.layers", self.layers, "be at least 1; the paper uses 4")
+
+
+@dataclass(frozen=True)
+class RobustnessRecipe:
+    """How models are attacked.
+
+    Args:
+        protocol: Whose rules; see `nodestill.attacks`.
+        attacks: Which attacks.
+        eps_255: Radii in 1/255, increasing.
+        images: Number of test images, from the first; None for all.
+        batch_size: Images attacked at a time.
+        seed: Of the random starts.
+    """
+
+    protocol: Protocol = Protocol.CHU2022
+    attacks: tuple[AttackName, ...] = (AttackName.PGD, AttackName.MI_FGSM)
+    eps_255: tuple[int, ...] = tuple(range(21))
+    images: int | None = None
+    batch_size: int = 250
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        radii = self.eps_255
+        ordered = list(radii) == sorted(set(radii)) and all(0 <= eps <= 255 for eps in radii)
+        _require(ordered, "robustness.eps_255", radii, "be increasing whole numbers of 1/255 from 0 to 255")
+        _require(self.images is None or self.images >= 1, "robustness.images", self.images, "be at least 1, or none for all")
+        _require(self.batch_size >= 1, "robustness.batch_size", self.batch_size, "be at least 1")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment: one teacher, one student, the student's controls, and the attack on all of them.
+
+    Args:
+        name: What it is called; part of folder names.
+        dataset: Which images.
+        teacher: The residual network.
+        student: The distilled Neural ODE.
+        undistilled: How the student is trained without a teacher (the paper changes the optimiser).
+        controls: Which further models are trained: undistilled, stem-only.
+        robustness: How all of them are attacked.
+        seed: Of initial weights, order and augmentation.
+        monitor_images: Test images evaluated after each epoch, for the training curves only.
+        about: One line for `nodestill recipes`: what to expect, and what it costs.
+    """
+
+    name: str
+    dataset: Dataset
+    teacher: TeacherRecipe
+    student: StudentRecipe
+    undistilled: Training
+    controls: tuple[Role, ...] = (Role.UNDISTILLED, Role.STEM_ONLY)
+    robustness: RobustnessRecipe = field(default_factory=RobustnessRecipe)
+    seed: int = 0
+    monitor_images: int = 1000
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        allowed = {Role.UNDISTILLED, Role.STEM_ONLY}
+        _require(set(self.controls) <= allowed, "controls", self.controls, "be among undistilled and stem-only")
+        _require(
+            self.student.distillation is not None, "student.distillation", None, "be set: the student is the distilled one"
+        )
+        _require(self.monitor_images >= 0, "monitor_images", self.monitor_images, "not be negative; 0 switches it off")
+        _require(bool(self.name) and "/" not in self.name, "name", self.name, "be a plain word")
+
+    def students(self) -> dict[Role, StudentRecipe]:
+        """Return the distilled student and its controls by role."""
+        variants = {
+            Role.DISTILLED: self.student,
+            Role.UNDISTILLED: replace(self.student, distillation=None, training=self.undistilled),
+            Role.STEM_ONLY: replace(self.student, t1=0.0),
+        }
+        return {role: variants[role] for role in (Role.DISTILLED, *self.controls)}
+
+
+def _require(holds: bool, name: str, value: object, expected: str) -> None:
+    if not holds:
+        raise RecipeError(f"{name} must {expected}. Got {value}.")

@@ -1,0 +1,86 @@
+"""What a run folder says, read back for tables and figures: plain JSON values, no weights, no device."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nodestill.errors import DataError
+from nodestill.experiments.store import RunFolder
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """Everything one run folder recorded.
+
+    Attributes:
+        path: The folder.
+        role: teacher, distilled, undistilled or stem-only.
+        title: What the model is called in print: ResNet-20, NODE(1).
+        recipe: What was asked: `dataset`, `provenance` (which data it really was), `seed`, `model` (the stage's recipe), ...
+        environment: Versions, device, threads, commit.
+        training: One `EpochRecord` an epoch.
+        evaluation: `clean` (an `Evaluation`), `cost` (`parameters`, `macs`, `macs_per_evaluation`), `evaluations` (NFE of the
+            clean test images: `mean`, `min`, `max`, `histogram`; none for a residual network), `seconds`.
+        robustness: One `RobustnessRow` per attack and radius, of the newest robustness recipe.
+        gallery: Adversarial images: `eps_255`, `label`, `predicted_clean`, `predicted`, `clean`, `adversarial` (PNG, base64).
+    """
+
+    path: Path
+    role: str
+    title: str
+    recipe: dict[str, Any]
+    environment: dict[str, Any]
+    training: list[dict[str, Any]]
+    evaluation: dict[str, Any]
+    robustness: list[dict[str, Any]]
+    gallery: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A recipe's models, teacher first."""
+
+    name: str
+    recipe: dict[str, Any]
+    runs: tuple[RunRecords, ...]
+
+
+def read_run(folder: RunFolder) -> RunRecords:
+    """Read a finished run folder.
+
+    Raises:
+        DataError: If a file is missing or damaged.
+    """
+    recipe = folder.read("recipe.json")
+    robustness = folder.rows("robustness.jsonl")
+    newest = robustness[-1]["recipe"] if robustness else None
+    gallery = folder.read("gallery.json") if (folder.path / "gallery.json").exists() else []
+    return RunRecords(
+        path=folder.path,
+        role=recipe["role"],
+        title=recipe["title"],
+        recipe=recipe,
+        environment=folder.read("environment.json"),
+        training=folder.rows("training.jsonl"),
+        evaluation=folder.read("evaluation.json"),
+        robustness=[row for row in robustness if row["recipe"] == newest],
+        gallery=gallery,
+    )
+
+
+def read_experiment(root: Path, name: str) -> Experiment:
+    """Read an experiment: its `experiment.json` lists the run folders beside it, those that are finished are read.
+
+    Raises:
+        DataError: If there is no such experiment or nothing of it is finished.
+    """
+    folder = RunFolder(root / name)
+    if not (folder.path / "experiment.json").exists():
+        known = sorted(path.parent.name for path in root.glob("*/experiment.json"))
+        raise DataError(f"{root} holds no experiment {name!r}. It holds: {', '.join(known) or 'none; run a recipe first'}.")
+    listed = folder.read("experiment.json")
+    members = [RunFolder(root / member) for member in listed["members"]]
+    runs = tuple(read_run(member) for member in members if member.is_done)
+    if not runs:
+        raise DataError(f"No model of {folder.path} is finished. Run the recipe {name!r} to its end first.")
+    return Experiment(name, listed["recipe"], runs)

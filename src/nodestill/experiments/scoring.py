@@ -1,0 +1,117 @@
+"""Scoring a finished model on clean images: accuracy, calibration, evaluations of f per image, cost.
+
+Everything is scored in float32, whatever the model was trained in.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nodestill.attacks import Subject
+from nodestill.data import ImageSet
+from nodestill.models import NeuralODEClassifier, forward_macs, macs, parameter_count
+from nodestill.ode import StepControl
+from nodestill.precision import Precision
+from nodestill.shapes import Images, Logits
+from nodestill.training import evaluate
+
+_BATCH = 500
+
+
+def scored(model: nn.Module) -> nn.Module:
+    """Return a model as it is scored and attacked: a Neural ODE with f in float32, sharing its weights."""
+    if not isinstance(model, NeuralODEClassifier):
+        return model
+    return model.with_solver(replace(model.solver, precision=Precision.FLOAT32))
+
+
+def subject_of(model: nn.Module, on_call: Callable[[], None] = lambda: None) -> Subject:
+    """Return what an attack may know of a model: failed solves give NaN logits instead of an exception.
+
+    Args:
+        model: In evaluation mode, its parameters frozen.
+        on_call: Called before each call of the model, for a progress bar.
+    """
+    if not isinstance(model, NeuralODEClassifier):
+        return Subject(_watched(model, on_call), batch_independent=True)
+    independent = model.solver.step_control is StepControl.PER_IMAGE or not model.solver.method.is_adaptive
+    return Subject(
+        _watched(lambda images: model.predict(images, raises=False).logits, on_call),
+        evaluations=lambda images: model.predict(images, raises=False).solution.stats.evaluations,
+        batch_independent=independent,
+    )
+
+
+def _watched(logits_fn: Callable[[Images], Logits], on_call: Callable[[], None]) -> Callable[[Images], Logits]:
+    def call(images: Images) -> Logits:
+        on_call()
+        return logits_fn(images)
+
+    return call
+
+
+def monitor(model: nn.Module, data: ImageSet, images: int) -> dict[str, float]:
+    """Return accuracy, loss and mean evaluations on the first images of a set, leaving the model in its mode."""
+    if images == 0:
+        return {}
+    was_training = model.training
+    model.eval()
+    evaluation, counts = _evaluate(scored(model), data.first(images), None)
+    model.train(was_training)
+    measured = {"accuracy": evaluation.accuracy, "loss": evaluation.loss}
+    return measured | ({"evaluations": float(counts.double().mean())} if counts is not None else {})
+
+
+def score(model: nn.Module, data: ImageSet, teacher: nn.Module | None) -> dict[str, Any]:
+    """Return the content of evaluation.json: `clean`, `evaluations`, `cost`, `seconds`; see `records.RunRecords`."""
+    started = time.perf_counter()
+    model.eval()
+    evaluation, counts = _evaluate(scored(model), data, teacher)
+    seconds = time.perf_counter() - started
+    return {
+        "clean": evaluation,
+        "evaluations": None if counts is None else evaluation_counts(counts),
+        "cost": _cost(model, data, counts),
+        "seconds": seconds,
+        "schema": 1,
+    }
+
+
+def _evaluate(model: nn.Module, data: ImageSet, teacher: nn.Module | None) -> tuple[Any, Tensor | None]:
+    counts: list[Tensor] = []
+
+    def logits_fn(images: Images) -> Logits:
+        if not isinstance(model, NeuralODEClassifier):
+            return model(images)
+        prediction = model.predict(images, raises=False)
+        counts.append(prediction.solution.stats.evaluations)
+        return prediction.logits
+
+    evaluation = evaluate(logits_fn, data, _BATCH, teacher_fn=teacher)
+    return evaluation, torch.cat(counts) if counts else None
+
+
+def evaluation_counts(counts: Tensor) -> Mapping[str, Any]:
+    """Return mean, extremes and histogram of the evaluations of f per image (NFE)."""
+    histogram = dict(sorted(Counter(counts.tolist()).items()))
+    return {
+        "mean": float(counts.double().mean()),
+        "min": int(counts.min()),
+        "max": int(counts.max()),
+        "histogram": {str(nfe): images for nfe, images in histogram.items()},
+    }
+
+
+def _cost(model: nn.Module, data: ImageSet, counts: Tensor | None) -> dict[str, float | int | None]:
+    """Return parameters and multiply-accumulates of one image; those of a Neural ODE at its mean evaluations."""
+    shape = tuple(data.images.shape[1:])
+    if not isinstance(model, NeuralODEClassifier):
+        example = torch.zeros(1, *shape, device=data.images.device)
+        return {"parameters": parameter_count(model), "macs": macs(model, example), "macs_per_evaluation": None}
+    cost = forward_macs(model, shape, 0.0 if counts is None else float(counts.double().mean()))
+    return {"parameters": parameter_count(model), "macs": cost.total, "macs_per_evaluation": cost.per_evaluation}

@@ -1,0 +1,147 @@
+"""The stages of an experiment: train its models, attack them; each is skipped where its folder says that it is done.
+
+This is where a device is chosen and where data are loaded, and only if there is work to do. Nothing is printed: progress goes
+to `Workspace.watch`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+
+from nodestill.attacks import AttackName, Subject, adversarial_examples, paper_budget, robustness_sweep
+from nodestill.data import ImageSet, Split, identify, load_image_set
+from nodestill.experiments.fit import Job, Watch, device_of, load_model, silent, train_member
+from nodestill.experiments.gallery import gallery_rows
+from nodestill.experiments.members import Member, members
+from nodestill.experiments.plain import fingerprint, to_plain
+from nodestill.experiments.recipe import Recipe, RobustnessRecipe
+from nodestill.experiments.scoring import subject_of
+from nodestill.experiments.store import RunFolder, Store
+
+_PICTURES = 8  # in the gallery of a run
+
+
+class Stage(Enum):
+    """How far to go."""
+
+    TEACHER = "teacher"
+    STUDENT = "student"
+    ROBUSTNESS = "robustness"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where runs are kept, where data come from, and what computes.
+
+    Args:
+        store: The folder of run folders.
+        data_root: Folder of data sets; None for the bundled digits or the hub.
+        accelerator: Fabric's name of the device: cpu, cuda, mps, or auto.
+        devices: Processes that share a training, one per device.
+        watch: Told of progress as (task, done, total, note); may raise `TimeUp`.
+    """
+
+    store: Store
+    data_root: Path | None = None
+    accelerator: str = "auto"
+    devices: int = 1
+    watch: Watch = silent
+
+
+class _Images:
+    """The image sets of a recipe, loaded when first asked for."""
+
+    def __init__(self, recipe: Recipe, workspace: Workspace) -> None:
+        self._recipe, self._workspace = recipe, workspace
+
+    def _load(self, split: Split) -> ImageSet:
+        return load_image_set(self._recipe.dataset, split, self._workspace.data_root)
+
+    @cached_property
+    def train(self) -> ImageSet:
+        return self._load(Split.TRAIN)
+
+    @cached_property
+    def test(self) -> ImageSet:
+        return self._load(Split.TEST)
+
+
+def run(recipe: Recipe, workspace: Workspace, until: Stage = Stage.ROBUSTNESS) -> bool:
+    """Train and attack every model of a recipe that is not done yet, and list them in `<recipe name>/experiment.json`.
+
+    Args:
+        recipe: What to do.
+        workspace: Where, and with what.
+        until: The last stage to do.
+
+    Returns:
+        Whether there was anything to do.
+
+    Raises:
+        DataError: If data or run folders cannot be read or written.
+        TrainingError: If a training diverges.
+    """
+    found = members(recipe, identify(recipe.dataset, workspace.data_root))
+    listing = {"name": recipe.name, "recipe": to_plain(recipe), "members": [member.folder for member in found]}
+    workspace.store.folder(recipe.name).write("experiment.json", listing)
+    images = _Images(recipe, workspace)
+    chosen = found[:1] if until is Stage.TEACHER else found
+    trained = [_train(member, found[0], recipe, workspace, images) for member in chosen]
+    attacked = [_attack(member, recipe.robustness, workspace, images) for member in chosen if until is Stage.ROBUSTNESS]
+    return any(trained) or any(attacked)
+
+
+def _train(member: Member, teacher: Member, recipe: Recipe, workspace: Workspace, images: _Images) -> bool:
+    if workspace.store.folder(member.folder).is_done:
+        return False
+    taught_by = teacher if member.teacher else None
+    job = Job(member, taught_by, workspace.store, images.train, images.test, recipe.monitor_images, workspace.watch)
+    train_member(job, workspace.accelerator, workspace.devices)
+    return True
+
+
+def _attack(member: Member, asked: RobustnessRecipe, workspace: Workspace, images: _Images) -> bool:
+    """Attack a finished model, one row of robustness.jsonl after the other."""
+    folder, key = workspace.store.folder(member.folder), fingerprint(asked)
+    done = {(AttackName(r["attack"]), r["eps_255"]) for r in folder.rows("robustness.jsonl") if r["recipe"] == key}
+    missing = [(attack, eps) for attack in asked.attacks for eps in asked.eps_255 if (attack, eps) not in done]
+    if not missing:
+        return False
+    data = images.test if asked.images is None else images.test.first(asked.images)
+    data = data.to(device_of(workspace.accelerator))
+    model = load_model(member, workspace.store, data)
+    subject = subject_of(model, _counter(workspace.watch, f"attack {member.role.value} {member.title}", missing, data, asked))
+    rows = robustness_sweep(
+        subject, data, asked.protocol, asked.attacks, asked.eps_255, asked.batch_size, seed=asked.seed, done=done
+    )
+    for row in rows:
+        folder.append("robustness.jsonl", {**to_plain(row), "recipe": key})
+    _write_gallery(folder, subject, data, asked)
+    return True
+
+
+def _write_gallery(folder: RunFolder, subject: Subject, data: ImageSet, asked: RobustnessRecipe) -> None:
+    eps = min(asked.eps_255, key=lambda eps: abs(eps - 8)) if asked.eps_255 else 0
+    folder.write("gallery.json", gallery_rows(adversarial_examples(subject, data, eps, _PICTURES, seed=asked.seed), eps))
+
+
+def _counter(
+    watch: Watch, task: str, missing: Sequence[tuple[AttackName, int]], data: ImageSet, asked: RobustnessRecipe
+) -> Callable[[], None]:
+    """Return what counts the calls of an attacked model, roughly against those to come: gradients, scores, clean images."""
+    batches, done = -(-len(data) // asked.batch_size), 0
+    total = batches * (1 + sum(_calls(attack, eps) for attack, eps in missing)) + paper_budget(8).steps + 3
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        watch(task, min(done, total), total, "")
+
+    return count
+
+
+def _calls(attack: AttackName, eps: int) -> int:
+    steps = paper_budget(eps).steps
+    return 2 + (steps if attack is AttackName.PGD else min(steps, steps - eps + 1))

@@ -1,0 +1,161 @@
+"""Run folders: one folder a model, named by what it depends on, written so that a kill at any moment loses nothing finished.
+
+    recipe.json  environment.json  training.jsonl  evaluation.json  robustness.jsonl  gallery.json  weights.safetensors
+    state.safetensors (to resume; removed when done)   DONE (written last)
+
+Every file is written under a temporary name and renamed.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nodestill.errors import DataError
+from nodestill.experiments.plain import to_plain
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one model."""
+
+    path: Path
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the model is trained and evaluated."""
+        return (self.path / "DONE").is_file()
+
+    def write(self, name: str, value: Any) -> None:
+        """Write a value as JSON."""
+        self._replace(name, (json.dumps(to_plain(value), indent=1) + "\n").encode())
+
+    def read(self, name: str) -> Any:
+        """Return the JSON value of a file.
+
+        Raises:
+            DataError: If it is missing or damaged.
+        """
+        path = self.path / name
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError:
+            raise DataError(f"{path} is missing. Run the recipe that made this folder again, or remove the folder.") from None
+        except (ValueError, OSError) as error:
+            raise DataError(f"{path} is damaged ({error}). Remove the folder {self.path} and run its recipe again.") from None
+
+    def rows(self, name: str) -> list[dict]:
+        """Return the rows of a JSON-lines file; none if there is no file."""
+        path = self.path / name
+        if not path.exists():
+            return []
+        try:
+            return [json.loads(line) for line in path.read_text().splitlines() if line]
+        except (ValueError, OSError) as error:
+            raise DataError(f"{path} is damaged ({error}). Remove this file and run its recipe again.") from None
+
+    def append(self, name: str, row: Any) -> None:
+        """Add a row to a JSON-lines file."""
+        self.write_rows(name, [*self.rows(name), to_plain(row)])
+
+    def write_rows(self, name: str, rows: Sequence[Any]) -> None:
+        """Write a JSON-lines file."""
+        self._replace(name, "".join(json.dumps(to_plain(row)) + "\n" for row in rows).encode())
+
+    def finish(self) -> None:
+        """Mark the folder as done and remove what only a resume needs."""
+        self._replace("DONE", b"")
+        (self.path / "state.safetensors").unlink(missing_ok=True)
+
+    def save_weights(self, model: nn.Module) -> None:
+        """Write the parameters and buffers of a model."""
+        self._save_tensors("weights.safetensors", model.state_dict())
+
+    def load_weights(self, model: nn.Module) -> None:
+        """Fill a model with the weights of this folder.
+
+        Raises:
+            DataError: If they are missing, damaged, or of another model.
+        """
+        tensors, path = self._load_tensors("weights.safetensors"), self.path / "weights.safetensors"
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise DataError(f"{path} does not fit its recipe ({reason}). Remove {self.path} and run again.") from None
+
+    def save_state(self, model: nn.Module, optimizer: torch.optim.Optimizer, epochs_done: int) -> None:
+        """Write what a resume needs, in one file."""
+        tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+        for key, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{key}.{name}": torch.as_tensor(v) for name, v in state.items() if v is not None}
+        self._save_tensors("state.safetensors", tensors, {"epochs_done": str(epochs_done)})
+
+    def load_state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+        """Fill model and optimiser with what was saved and return the epochs done; 0 if nothing was."""
+        if not (self.path / "state.safetensors").exists():
+            return 0
+        tensors = self._load_tensors("state.safetensors")
+        done = int(self._metadata("state.safetensors")["epochs_done"])
+        model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, key, field = name.split(".", 2)
+                state.setdefault(int(key), {})[field] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        return done
+
+    def _save_tensors(self, name: str, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+        from safetensors.torch import save
+
+        self._replace(name, save({key: value.detach().contiguous() for key, value in tensors.items()}, metadata))
+
+    def _load_tensors(self, name: str) -> dict[str, Tensor]:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(self.path / name)
+        except FileNotFoundError:
+            raise DataError(f"{self.path / name} is missing. Run the recipe that made this folder again.") from None
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"{self.path / name} is damaged ({error}). Remove {self.path} and run again.") from None
+
+    def _metadata(self, name: str) -> dict[str, str]:
+        from safetensors import safe_open
+
+        with safe_open(self.path / name, "pt") as file:
+            return file.metadata() or {}
+
+    def _replace(self, name: str, content: bytes) -> None:
+        temporary = self.path / f".{name}.{os.getpid()}.tmp"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path / name)
+        except OSError as error:
+            temporary.unlink(missing_ok=True) if self.path.is_dir() else None
+            raise DataError(
+                f"Cannot write {self.path / name}: {error.strerror or error}. Everything finished before is kept: "
+                "make room or choose another folder with --store, and run the same command again."
+            ) from None
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder that holds all run folders."""
+
+    root: Path
+
+    def folder(self, name: str) -> RunFolder:
+        """Return a run folder by name; it need not exist."""
+        return RunFolder(self.root / name)

@@ -1,0 +1,74 @@
+"""What a model costs: parameters, and multiply-accumulates (MAC) of its convolutions and linear layers for one image.
+
+Normalisation, activations and the time maps are not counted: a few operations per value, against hundreds.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from nodestill.models.neural_ode import NeuralODEClassifier
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Return the number of trainable values of a model (buffers not included)."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def macs(module: nn.Module, *example: Tensor) -> int:
+    """Return the multiply-accumulates of one image's convolutions and linear layers in a call of `module`.
+
+    The module is called once, in evaluation mode and without gradient; its mode is unchanged afterwards.
+
+    Args:
+        module: What to call.
+        *example: What to call it with; the batch comes first in each, and its size does not matter.
+    """
+    counted: list[int] = []
+
+    def count(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        counted.append(output[0].numel() * layer.weight[0].numel())
+
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        with torch.no_grad():
+            module.eval()(*example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for part, training in modes:
+            part.training = training
+    return sum(counted)
+
+
+class ForwardMacs(NamedTuple):
+    """Multiply-accumulates of one image on its way through a Neural ODE classifier."""
+
+    encoder: int
+    per_evaluation: int  # one call of f
+    evaluations: float  # calls of f; a mean over images need not be whole
+    head: int
+
+    @property
+    def total(self) -> float:
+        """encoder + evaluations · per_evaluation + head."""
+        return self.encoder + self.evaluations * self.per_evaluation + self.head
+
+
+def forward_macs(model: NeuralODEClassifier, image_shape: tuple[int, int, int], evaluations: float) -> ForwardMacs:
+    """Count the multiply-accumulates of one image, part by part.
+
+    Args:
+        model: The classifier.
+        image_shape: (3, height, width).
+        evaluations: Calls of f charged to the image, or their mean over images, >= 0.
+    """
+    parameter = next(model.parameters())
+    image = torch.zeros(1, *image_shape, dtype=parameter.dtype, device=parameter.device)
+    with torch.no_grad():
+        y0 = model.encode(image)
+    time = torch.zeros(1, 1, 1, 1, dtype=torch.float64, device=y0.device)
+    return ForwardMacs(macs(model.encoder, image), macs(model.dynamics, time, y0), evaluations, macs(model.head, y0))

@@ -1,0 +1,17 @@
+"""Tables, figures and one self-contained page from the rows of an experiment. Reads records only: no weights, no device."""
+
+from nodestill.report.figures import accuracy_figure, evaluations_figure, robustness_figure, training_figure
+from nodestill.report.page import write_report
+from nodestill.report.sentences import sentences
+from nodestill.report.tables import Table, accuracy_table
+
+__all__ = [
+    "Table",
+    "accuracy_figure",
+    "accuracy_table",
+    "evaluations_figure",
+    "robustness_figure",
+    "sentences",
+    "training_figure",
+    "write_report",
+]

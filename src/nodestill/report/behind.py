@@ -1,0 +1,73 @@
+"""What stands behind the numbers: the folder and fingerprint of each run, its environment, every row of its sweep."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from nodestill.experiments.records import RunRecords
+from nodestill.report.formats import NOTHING, attack_name, count, duration, interval, percent
+from nodestill.report.select import fingerprint_of, label, rows_of
+from nodestill.report.tables import Table
+
+
+def runs_table(runs: Sequence[RunRecords]) -> Table:
+    """Return where each model's rows lie and what they depend on."""
+    headers = ("Model", "Run folder", "Fingerprint", "Attack recipe", "Seed", "Commit")
+    rows = tuple(
+        (
+            label(run),
+            run.path.name,
+            fingerprint_of(run) or NOTHING,
+            run.robustness[-1]["recipe"] if run.robustness else NOTHING,
+            str(run.recipe.get("seed", NOTHING)),
+            str(run.environment.get("commit") or NOTHING),
+        )
+        for run in runs
+    )
+    return Table(headers, rows, keys=tuple(run.role for run in runs), text_columns=len(headers))
+
+
+def environment_table(runs: Sequence[RunRecords]) -> Table:
+    """Return the environments, one column for each that differs from the others."""
+    distinct: list[tuple[dict[str, Any], list[str]]] = []
+    for run in runs:
+        same = next((names for environment, names in distinct if environment == run.environment), None)
+        if same is None:
+            distinct.append((run.environment, [label(run)]))
+        else:
+            same.append(label(run))
+    keys = list(dict.fromkeys(key for environment, _ in distinct for key in environment))
+    named = ("All models",) if len(distinct) == 1 else tuple(", ".join(names) for _, names in distinct)
+    rows = tuple((key, *[_value(environment.get(key)) for environment, _ in distinct]) for key in keys)
+    return Table(("", *named), rows, text_columns=1 + len(named))
+
+
+def _value(value: Any) -> str:
+    return NOTHING if value is None else str(value)
+
+
+def sweep_table(run: RunRecords) -> Table:
+    """Return every row of a run's robustness sweep."""
+    headers = ("Attack", "ε · 255", "Steps", "Accuracy", "95 % interval", "Robust", "NFE", "Bad gradients", "Failed", "Time")
+    attacks = dict.fromkeys(row["attack"] for row in run.robustness)
+    rows = tuple(_sweep_row(row) for attack in attacks for row in rows_of(run, attack))
+    notes = (
+        "Accuracy: right at the last iterate, of all images. Robust: right on the clean image too. "
+        "Bad gradients: images with a zero or non-finite gradient at some step. Failed: images without finite logits.",
+    )
+    return Table(headers, rows, notes)
+
+
+def _sweep_row(row: dict[str, Any]) -> tuple[str, ...]:
+    mean = row["mean_evaluations"]
+    return (
+        attack_name(row["attack"]),
+        str(row["eps_255"]),
+        str(row["steps"]),
+        percent(row["accuracy"]),
+        interval(row["wilson_low"], row["wilson_high"]),
+        percent(row["robust_accuracy"]),
+        NOTHING if mean is None else f"{mean:.1f}",
+        count(row["bad_gradient_images"]),
+        count(row["failed_images"]),
+        duration(row["seconds"]),
+    )

@@ -1,0 +1,89 @@
+"""Finding a number among the records of an experiment: which run, which row. Nothing is computed here that no row says."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from nodestill.experiments.records import RunRecords
+
+_ROLES = {"teacher": "Teacher", "distilled": "Distilled", "undistilled": "Undistilled", "stem-only": "Stem only"}
+_KEY_RADIUS = 8  # the radius that most of the literature quotes
+
+
+def role_name(run: RunRecords) -> str:
+    """Return what a model is in its experiment, as a word for print."""
+    return _ROLES.get(run.role, run.role)
+
+
+def label(run: RunRecords) -> str:
+    """Return role and model; the stem alone has no model name worth repeating."""
+    return role_name(run) if run.role == "stem-only" else f"{role_name(run)} {run.title}"
+
+
+def by_role(runs: Sequence[RunRecords], role: str) -> RunRecords | None:
+    """Return the run of a role, if it is there."""
+    return next((run for run in runs if run.role == role), None)
+
+
+def main_run(runs: Sequence[RunRecords]) -> RunRecords:
+    """Return the run that the report is about: the distilled student, or the nearest to it that is finished."""
+    found = (by_role(runs, role) for role in ("distilled", "undistilled", "stem-only", "teacher"))
+    return next((run for run in found if run is not None), runs[0])
+
+
+def attacks_of(runs: Sequence[RunRecords]) -> tuple[str, ...]:
+    """Return the attacks that were run, in the order in which they were."""
+    return tuple(dict.fromkeys(row["attack"] for run in runs for row in run.robustness))
+
+
+def radii_of(runs: Sequence[RunRecords]) -> tuple[int, ...]:
+    """Return the radii above zero that were measured, increasing."""
+    return tuple(sorted({row["eps_255"] for run in runs for row in run.robustness} - {0}))
+
+
+def key_radius(runs: Sequence[RunRecords]) -> int | None:
+    """Return the measured radius nearest to the one that most of the literature quotes."""
+    return min(radii_of(runs), key=lambda eps: (abs(eps - _KEY_RADIUS), eps), default=None)
+
+
+def rows_of(run: RunRecords, attack: str) -> list[dict[str, Any]]:
+    """Return the rows of one attack by increasing radius."""
+    return sorted((row for row in run.robustness if row["attack"] == attack), key=lambda row: row["eps_255"])
+
+
+def row_at(run: RunRecords, attack: str, eps_255: int | None) -> dict[str, Any] | None:
+    """Return the row of an attack at a radius, if it was measured."""
+    return next((row for row in rows_of(run, attack) if row["eps_255"] == eps_255), None)
+
+
+def chance(run: RunRecords) -> float:
+    """Return the accuracy of guessing."""
+    return 1 / len(run.recipe["class_names"])
+
+
+def training_seconds(run: RunRecords) -> float | None:
+    """Return how long a model was trained, all epochs together."""
+    return sum(row["seconds"] for row in run.training) if run.training else None
+
+
+def provenance(run: RunRecords) -> str:
+    """Return which data it really was."""
+    return str(run.recipe.get("provenance") or f"{run.recipe['dataset']}, unverified")
+
+
+def fingerprint_of(run: RunRecords) -> str | None:
+    """Return the fingerprint of what a run depends on: the last part of its folder's name."""
+    found = re.search(r"-([0-9a-f]{8})$", run.path.name)
+    return found.group(1) if found else None
+
+
+def chance_beaten(run: RunRecords, attack: str) -> dict[str, Any] | None:
+    """Return the row of the largest radius if accuracy is still above guessing there."""
+    rows = rows_of(run, attack)
+    last = rows[-1] if rows and rows[-1]["eps_255"] > 0 else None
+    return last if last and last["accuracy"] > chance(run) else None
+
+
+def worst_at(run: RunRecords, eps_255: int | None) -> dict[str, Any] | None:
+    """Return the row of the attack that leaves least at a radius, if any was run there."""
+    return min((row for row in run.robustness if row["eps_255"] == eps_255), key=lambda row: row["accuracy"], default=None)

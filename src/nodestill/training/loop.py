@@ -1,0 +1,143 @@
+"""The one training loop: teacher, undistilled and distilled student differ in their objective alone.
+
+All randomness is a function of (seed, epoch), so a training that was stopped after any epoch goes on as if it had not been.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from nodestill.data import Batch, ImageSet, train_batches
+from nodestill.errors import InputError, TrainingError
+from nodestill.precision import Precision
+from nodestill.training.objectives import Objective
+from nodestill.training.schedule import Training, build_optimizer, learning_rate
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One row of the epoch log."""
+
+    epoch: int  # counted from 1
+    seconds: float  # of training alone
+    lr: float  # of the last step
+    loss: float  # mean over the steps
+    parts: Mapping[str, float]  # means over the steps, by name
+    measured: Mapping[str, float] = field(default_factory=dict)  # what was evaluated after the epoch, by name
+    schema: int = 1
+
+
+class Learner(NamedTuple):
+    """A model and its optimiser, set up by Fabric for a device, a precision and a number of processes."""
+
+    fabric: Any  # a lightning Fabric; imported where it is made, because its import takes seconds
+    model: nn.Module
+    optimizer: Any  # Fabric's wrapper of a torch.optim.Optimizer
+
+
+def fabric_for(plan: Training, accelerator: str, devices: int) -> Any:
+    """Return a Fabric for a plan: 'cpu', 'cuda', 'mps' or 'auto', and the number of processes, one per device."""
+    from lightning.fabric import Fabric
+
+    precision = "bf16-mixed" if plan.precision is Precision.BFLOAT16 else "32-true"
+    strategy = "ddp" if devices > 1 else "auto"
+    return Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)
+
+
+def set_up(model: nn.Module, plan: Training, fabric: Any) -> Learner:
+    """Move a model to its device and wrap it, before an objective is built from it: only then are gradients synchronised.
+
+    Raises:
+        InputError: If the batch does not divide among the processes.
+    """
+    if plan.batch_size % fabric.world_size:
+        raise InputError(
+            f"A batch of {plan.batch_size} does not divide among {fabric.world_size} processes. "
+            "Choose a batch_size that is a multiple of the devices."
+        )
+    model = model.to(fabric.device, memory_format=torch.channels_last)
+    return Learner(fabric, *fabric.setup(model, build_optimizer(model, plan)))
+
+
+def train(
+    learner: Learner,
+    objective: Objective,
+    data: ImageSet,
+    plan: Training,
+    *,
+    seed: int,
+    epochs_done: int = 0,
+    on_epoch: Callable[[EpochRecord], None],
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+) -> None:
+    """Minimise an objective over the training images, from the end of epoch `epochs_done` to the last.
+
+    Args:
+        learner: What `set_up` returned. Its model is trained in place.
+        objective: Built from `learner.model`.
+        data: Training images, on the model's device.
+        plan: Optimiser, schedule, batches, augmentation.
+        seed: Decides order and augmentation, together with the epoch.
+        epochs_done: Number of epochs that model and optimiser have behind them.
+        on_epoch: Called after each epoch with its record; a good place to save.
+        on_step: Called after each optimiser step with its number in this epoch and, now and then, the loss; else NaN.
+
+    Raises:
+        TrainingError: If the loss is no longer a finite number at the end of an epoch.
+    """
+    for epoch in range(epochs_done, plan.epochs):
+        started = time.perf_counter()
+        learner.model.train()
+        totals, lr = _epoch(learner, objective, data, plan, seed, epoch, on_step)
+        means = {name: float(value) for name, value in totals.items()}
+        loss = means.pop("loss")
+        if not torch.isfinite(torch.tensor(loss)):
+            raise TrainingError(f"Training diverged: the mean loss of epoch {epoch + 1} is {loss}. Lower lr (now {plan.lr:g}).")
+        on_epoch(EpochRecord(epoch + 1, time.perf_counter() - started, lr, loss, means))
+
+
+def _epoch(
+    learner: Learner,
+    objective: Objective,
+    data: ImageSet,
+    plan: Training,
+    seed: int,
+    epoch: int,
+    on_step: Callable[[int, float], None],
+) -> tuple[dict[str, Tensor], float]:
+    """Train for one epoch; return the mean of each part of the loss, left on the device, and the last learning rate."""
+    totals: dict[str, Tensor] = {}
+    steps, lr = steps_per_epoch(data, plan), 0.0
+    for step, batch in enumerate(train_batches(data, plan.batch_size, plan.augment, seed=seed, epoch=epoch)):
+        lr = learning_rate(plan, epoch * steps + step, steps)
+        parts = _step(learner, objective, _share_of(batch, learner.fabric), lr)
+        for name, value in parts.items():
+            totals[name] = totals.get(name, torch.zeros_like(value)) + value / steps
+        on_step(step + 1, float(parts["loss"]) if step % 50 == 0 else float("nan"))
+    return totals, lr
+
+
+def _step(learner: Learner, objective: Objective, batch: Batch, lr: float) -> dict[str, Tensor]:
+    for group in learner.optimizer.param_groups:
+        group["lr"] = lr
+    learner.optimizer.zero_grad(set_to_none=True)
+    loss = objective(batch)
+    learner.fabric.backward(loss.total)
+    learner.optimizer.step()
+    return {"loss": loss.total.detach(), **loss.parts}
+
+
+def steps_per_epoch(data: ImageSet, plan: Training) -> int:
+    """Return the number of optimiser steps in one pass over the images."""
+    return -(-len(data) // plan.batch_size)
+
+
+def _share_of(batch: Batch, fabric: Any) -> Batch:
+    """Return this process's part of a batch: every world_size-th image, so that all parts are equally large."""
+    if fabric.world_size == 1:
+        return batch
+    return Batch(*[part[fabric.global_rank :: fabric.world_size] for part in batch])

@@ -1,0 +1,110 @@
+"""What is minimised: cross-entropy on labels, or Hinton's distillation from a teacher.
+
+    (1 - kd_weight) CE(student, labels) + kd_weight T^2 KL(softmax(teacher / T) || softmax(student / T))
+
+An objective is a closure from a batch to a `StepLoss`, so that one loop trains every kind of model.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nodestill.data import Batch
+from nodestill.errors import InputError
+from nodestill.shapes import Images, Labels, Logits
+
+
+class StepLoss(NamedTuple):
+    """The loss of one batch."""
+
+    total: Float[Tensor, ""]  # to be differentiated
+    parts: Mapping[str, Float[Tensor, ""]]  # detached, left on the device, logged by name
+
+
+Objective = Callable[[Batch], StepLoss]
+
+
+def supervised(model: Callable[[Images], Logits], *, label_smoothing: float = 0.0) -> Objective:
+    """Return the objective of training on labels alone: cross-entropy, averaged over the batch."""
+
+    def objective(batch: Batch) -> StepLoss:
+        logits = model(batch.images).float()
+        loss = F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
+        return StepLoss(loss, {"cross_entropy": loss.detach(), "accuracy": _share(logits.argmax(1) == batch.labels)})
+
+    return objective
+
+
+def distilled(student: Callable[[Images], Logits], teacher: nn.Module, *, temperature: float, kd_weight: float) -> Objective:
+    """Return the objective of distillation. The teacher, frozen and in evaluation mode, sees the student's augmented view.
+
+    Source:
+        Chu et al. 2022, Algorithm 1. Differs: the teacher's targets follow the augmentation instead of being computed once.
+    """
+    teacher = teacher.eval().requires_grad_(False)
+
+    def objective(batch: Batch) -> StepLoss:
+        with torch.no_grad():
+            targets = teacher(batch.images).float()
+        logits = student(batch.images).float()
+        loss = distillation_loss(logits, targets, batch.labels, temperature=temperature, kd_weight=kd_weight)
+        agreement = _share(logits.argmax(1) == targets.argmax(1))
+        return StepLoss(
+            loss.total, {**loss.parts, "accuracy": _share(logits.argmax(1) == batch.labels), "agreement": agreement}
+        )
+
+    return objective
+
+
+def distillation_loss(
+    student_logits: Logits, teacher_logits: Logits, labels: Labels, *, temperature: float, kd_weight: float
+) -> StepLoss:
+    """Compute (1 - w) CE(softmax(s), y) + w T^2 KL(softmax(t / T) || softmax(s / T)), averaged over the batch.
+
+    Args:
+        student_logits: s, shape (batch, classes).
+        teacher_logits: t, shape (batch, classes); no gradient flows to them if they were computed without.
+        labels: y, 0 ... classes - 1.
+        temperature: T > 0. Higher is softer; T^2 keeps the size of the gradient.
+        kd_weight: w in [0, 1], the weight of the *distillation* term (the paper's lambda).
+
+    Returns:
+        The total, and its parts `cross_entropy` and `kl` before weighting.
+
+    Raises:
+        InputError: If temperature or kd_weight are out of range, or the shapes differ.
+
+    Source:
+        Hinton, Vinyals, Dean 2015, section 2; Chu et al. 2022, Algorithm 1, with lambda = 0.9. The paper writes the KL in
+        PyTorch's order of arguments; and a softmax before the cross-entropy, which would be applied twice: both read here
+        as meant.
+    """
+    _check(student_logits, teacher_logits, temperature, kd_weight)
+    cross_entropy = F.cross_entropy(student_logits, labels)
+    log_student = F.log_softmax(student_logits / temperature, dim=1)
+    log_teacher = F.log_softmax(teacher_logits / temperature, dim=1)
+    kl = F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+    total = (1 - kd_weight) * cross_entropy + kd_weight * temperature**2 * kl
+    return StepLoss(total, {"cross_entropy": cross_entropy.detach(), "kl": kl.detach()})
+
+
+def _check(student_logits: Tensor, teacher_logits: Tensor, temperature: float, kd_weight: float) -> None:
+    if not 0 <= kd_weight <= 1:
+        raise InputError(
+            f"kd_weight must lie in [0, 1], got {kd_weight}. It weights the distillation term; 0.9 is the paper's."
+        )
+    if not temperature > 0:
+        raise InputError(f"temperature must be positive, got {temperature}. The paper uses 3, 10 and 20.")
+    if student_logits.shape != teacher_logits.shape:
+        raise InputError(
+            f"Student and teacher logits must have one shape, got {tuple(student_logits.shape)} and "
+            f"{tuple(teacher_logits.shape)}. Train both on the same classes."
+        )
+
+
+def _share(hits: Tensor) -> Tensor:
+    return hits.float().mean()

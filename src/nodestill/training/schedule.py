@@ -1,0 +1,105 @@
+"""How a model is fitted: optimiser, learning rate over time, batches and epochs, as one frozen value."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import torch
+from torch import nn
+
+from nodestill.data import Augment
+from nodestill.errors import RecipeError
+from nodestill.precision import Precision
+
+
+class Optimizer(Enum):
+    """The paper's two optimisers."""
+
+    SGD = "sgd"
+    ADAM = "adam"
+
+
+class Schedule(Enum):
+    """The course of the learning rate."""
+
+    STEPS = "steps"  # the paper's: multiplied by `decay` at each milestone
+    TRIANGLE = "triangle"  # linearly up to `lr` at the first milestone, then linearly to zero; for short trainings
+
+
+@dataclass(frozen=True)
+class Training:
+    """How one model is trained.
+
+    Args:
+        optimizer: SGD with momentum, or Adam with betas 0.9 and 0.999.
+        lr: Highest learning rate, > 0.
+        epochs: Passes over the training images, >= 1.
+        momentum: SGD's momentum, 0 <= momentum < 1; Nesterov's under TRIANGLE. Adam ignores it.
+        weight_decay: L2 penalty, >= 0.
+        batch_size: Images per optimiser step over all processes, >= 1.
+        schedule: The course of the learning rate.
+        milestones: When it changes, as fractions of the epochs, increasing, each in (0, 1).
+        decay: What it is multiplied by at each milestone of STEPS, in (0, 1].
+        label_smoothing: Share of the target spread over all classes, in [0, 1).
+        augment: How training images are varied.
+        precision: Arithmetic outside an ODE's f, which has its own in `Solver.precision`.
+
+    Raises:
+        RecipeError: If a value is out of its range.
+    """
+
+    optimizer: Optimizer
+    lr: float
+    epochs: int
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    batch_size: int = 128
+    schedule: Schedule = Schedule.STEPS
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    decay: float = 0.1
+    label_smoothing: float = 0.0
+    augment: Augment = field(default_factory=Augment)
+    precision: Precision = Precision.FLOAT32
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, "lr", self.lr, "be positive", "0.1 suits SGD, 0.001 Adam")
+        _require(self.epochs >= 1, "epochs", self.epochs, "be at least 1", "the paper uses 200")
+        _require(0 <= self.momentum < 1, "momentum", self.momentum, "lie in [0, 1)", "0.9 is usual")
+        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "not be negative", "0 switches it off")
+        _require(self.batch_size >= 1, "batch_size", self.batch_size, "be at least 1", "the paper uses 128")
+        ordered = all(0 < m < 1 for m in self.milestones) and list(self.milestones) == sorted(set(self.milestones))
+        _require(ordered, "milestones", self.milestones, "be increasing fractions of the epochs in (0, 1)", "try 0.5,0.75")
+        needs_peak = self.schedule is Schedule.TRIANGLE
+        _require(
+            not needs_peak or len(self.milestones) == 1, "milestones", self.milestones, "be one peak for triangle", "try 0.2"
+        )
+        _require(0 < self.decay <= 1, "decay", self.decay, "lie in (0, 1]", "0.1 is the paper's")
+        _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "lie in [0, 1)", "0 switches it off")
+
+
+def _require(holds: bool, name: str, value: object, expected: str, hint: str) -> None:
+    if not holds:
+        raise RecipeError(f"training.{name} must {expected}, got {value}; {hint}.")
+
+
+def learning_rate(plan: Training, step: int, steps_per_epoch: int) -> float:
+    """Return the learning rate of optimiser step `step`, counted from 0 over the whole training.
+
+    Source:
+        Chu et al. 2022, section 3.2: one tenth from half of the epochs on, one hundredth from three quarters on.
+    """
+    if plan.schedule is Schedule.TRIANGLE:
+        total, peak = plan.epochs * steps_per_epoch, plan.milestones[0]
+        progress = (step + 1) / (total + 1)
+        return plan.lr * min(progress / peak, (1 - progress) / (1 - peak))
+    epoch = step // steps_per_epoch
+    return plan.lr * plan.decay ** sum(epoch >= m * plan.epochs for m in plan.milestones)
+
+
+def build_optimizer(model: nn.Module, plan: Training) -> torch.optim.Optimizer:
+    """Return the optimiser of a plan over all parameters of a model."""
+    if plan.optimizer is Optimizer.ADAM:
+        return torch.optim.Adam(model.parameters(), lr=plan.lr, betas=(0.9, 0.999), weight_decay=plan.weight_decay)
+    nesterov = plan.schedule is Schedule.TRIANGLE and plan.momentum > 0
+    return torch.optim.SGD(
+        model.parameters(), lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay, nesterov=nesterov
+    )

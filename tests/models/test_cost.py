@@ -1,0 +1,67 @@
+"""Costs against counts made by hand."""
+
+import torch
+from torch import nn
+
+from nodestill.models import (
+    Activation,
+    ConvDynamics,
+    Norm,
+    Stem,
+    forward_macs,
+    macs,
+    node_classifier,
+    parameter_count,
+    resnet,
+)
+from nodestill.ode import Solver
+
+
+def test_parameters_of_the_paper_sized_dynamics():
+    f = ConvDynamics(512, norm=Norm.GROUP, activation=Activation.RELU, t1=1.0)
+    assert parameter_count(f) == 4 * (512 * 513 * 9 + 512 + 2 * 512)
+
+
+def test_macs_of_resnet_20():
+    stages = [16 * 16 * 9 * 1024 * 6, 32 * 32 * 9 * 256 * 5 + 16 * 32 * 9 * 256, 64 * 64 * 9 * 64 * 5 + 32 * 64 * 9 * 64]
+    expected = 3 * 16 * 9 * 1024 + sum(stages) + 640
+    assert macs(resnet(20, 10), torch.zeros(2, 3, 32, 32)) == expected
+    assert abs(expected / 40.8e6 - 1) < 0.01  # as published, which counts a little more
+
+
+def test_macs_of_one_evaluation():
+    f = ConvDynamics(512, norm=Norm.NONE, activation=Activation.RELU, t1=1.0)
+    assert macs(f, torch.zeros(1, 1, 1, 1), torch.zeros(1, 512, 8, 8)) == 4 * 512 * 512 * 9 * 64
+
+
+def test_macs_of_grouped_strided_convolutions():
+    assert macs(nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), torch.zeros(1, 4, 8, 8)) == 6 * 16 * 2 * 9
+
+
+def test_counting_leaves_the_model_as_it_was():
+    model = resnet(8, 10, width=4).train()
+    model.head.eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    macs(model, torch.rand(2, 3, 8, 8))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.training
+    assert not model.head.training
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_macs_of_a_student_add_up():
+    model = node_classifier(
+        stem=Stem.DOWN4,
+        channels=32,
+        layers=2,
+        norm=Norm.GROUP,
+        activation=Activation.RELU,
+        t1=1.0,
+        solver=Solver(),
+        num_classes=10,
+    )
+    cost = forward_macs(model, (3, 32, 32), 20.5)
+    assert cost.encoder == 3 * 32 * 9 * 256 + 32 * 32 * 9 * 64
+    assert cost.per_evaluation == 2 * 32 * 32 * 9 * 64
+    assert cost.head == 320
+    assert cost.total == cost.encoder + 20.5 * cost.per_evaluation + cost.head
