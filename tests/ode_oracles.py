@@ -11,6 +11,8 @@ import torch
 from scipy.integrate import RK45
 from torch import nn
 
+from nodestill.ode import solve
+
 A, B, C, E = RK45.A.tolist(), RK45.B.tolist(), RK45.C.tolist(), RK45.E.tolist()
 
 
@@ -155,3 +157,14 @@ def along(f, y0, t0, sizes, **tableau):
         ends.append(y)
         errors.append(total)
     return torch.cat(ends), torch.stack(errors)
+
+
+def everything(solution):
+    """A loss that each result takes part in."""
+    return solution.y1.square().sum() + solution.at_times.sin().sum() + 30 * (solution.error * spread(4)[:, 0]).sum()
+
+
+def gradients(f, y0, solver, loss=everything, **options):
+    y0 = y0.clone().requires_grad_()
+    solution = solve(f, y0, 0.0, 1.5, solver, **options)
+    return solution, torch.autograd.grad(loss(solution), [y0, *f.parameters()])

@@ -92,20 +92,23 @@ def test_one_bad_image_raises_soon_and_says_why(function, status, reason, dtype)
 @MODES
 def test_neighbours_of_a_failed_image_are_as_if_alone(function, status, reason, control, mode):
     f, good = Failing(function), [0, 2]
-    solver = Solver(rtol=1e-7, atol=1e-7, step_control=control, gradient=mode)
+    solver = Solver(rtol=1e-5, atol=1e-5, step_control=control, gradient=mode)
     y0 = batch().requires_grad_()
     solution = solve(f, y0, 0.0, 1.0, solver, raises=False, times=(0.25, 1.0))
     assert solution.status.tolist() == [Status.DONE, status, Status.DONE]
     assert bool(solution.y1[BAD].isnan().all())
     assert bool(solution.at_times[1, BAD].isnan().all())
     exact = torch.exp(-f.w)
-    torch.testing.assert_close(solution.y1[good], y0[good] * exact, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(solution.y1[good], y0[good] * exact, rtol=1e-4, atol=1e-4)
     alone = y0.detach()[good].requires_grad_()
     expected = solve(f, alone, 0.0, 1.0, solver, times=(0.25, 1.0))
-    loss = lambda s, rows: s.y1[rows].square().sum() + s.at_times[0, rows].sum() + s.error[rows].sum()  # noqa: E731
+
+    def loss(s, rows):
+        return s.y1[rows].square().sum() + s.at_times[0, rows].sum() + s.error[rows].sum()
+
     of_y0, of_w = torch.autograd.grad(loss(solution, good), [y0, f.w])
     of_alone, of_w_alone = torch.autograd.grad(loss(expected, [0, 1]), [alone, f.w])
-    close = {"rtol": 1e-10, "atol": 1e-12} if control is StepControl.PER_IMAGE else {"rtol": 1e-4, "atol": 1e-5}
+    close = {"rtol": 1e-10, "atol": 1e-12} if control is StepControl.PER_IMAGE else {"rtol": 1e-2, "atol": 1e-4}
     if control is StepControl.PER_IMAGE:
         assert torch.equal(solution.stats.evaluations[good], expected.stats.evaluations)
         torch.testing.assert_close(solution.y1[good], expected.y1, rtol=1e-12, atol=1e-12)
@@ -165,11 +168,8 @@ def test_too_few_steps():
     assert solution.status.tolist() == [Status.STEP_LIMIT] * 3
     assert solution.stats.accepted.tolist() == [1, 1, 1]
     assert bool(solution.y1.isnan().all())
-    assert solve(f, batch(), 0.0, 1.0, Solver(max_steps=1, rtol=1e3, first_step=2.0)).status.tolist() == [
-        0,
-        0,
-        0,
-    ]  # one is enough
+    enough = Solver(max_steps=1, rtol=1e3, first_step=2.0)
+    assert solve(f, batch(), 0.0, 1.0, enough).status.tolist() == [Status.DONE] * 3
 
 
 def test_no_step_is_taken_beyond_the_limit_after_a_time():
@@ -193,6 +193,14 @@ def test_a_start_that_is_no_number(value, solver):
 def test_how_far_the_worst_came():
     with pytest.raises(SolveError, match=r"^Solve stopped 0\.125 after its start \(t1 = -1\)"):
         solve(Field(lambda t, y: -y * y), torch.tensor([[8.0], [0.1]], dtype=torch.float64), 0.0, -1.0, Solver())
+
+
+def test_a_slope_that_overflows_in_units_of_the_tolerance():
+    """1e18 is a float32, its square in units of 1e-3 is not: the first step must not be chosen as zero."""
+    f = Failing(lambda t, y: 1e18 * y, torch.float32)
+    solution = solve(f, batch(torch.float32), 0.0, 1.0, Solver(), raises=False)
+    assert solution.status.tolist() == [0, Status.NON_FINITE, 0]
+    assert int(solution.stats.evaluations[BAD]) < 1200
 
 
 def test_all_images_may_fail():

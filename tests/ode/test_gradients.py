@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from nodestill.errors import InputError
 from nodestill.ode import GradientMode, Method, Solver, solve
 from nodestill.precision import Precision
-from ode_oracles import ConvNet, Field, Net, along, spread
+from ode_oracles import ConvNet, Field, Net, along, everything, gradients, spread
 
 MODES = pytest.mark.parametrize("mode", list(GradientMode), ids=lambda mode: mode.value)
 
@@ -21,43 +20,6 @@ class Linear(nn.Module):
 
     def forward(self, t, y):
         return y @ self.w.T
-
-
-class Metered(torch.autograd.Function):
-    """w * y that writes down whenever its derivative by w is asked for."""
-
-    asked: list[bool] = []  # noqa: RUF012
-
-    @staticmethod
-    def forward(ctx, w, y):
-        ctx.save_for_backward(w, y)
-        return w * y
-
-    @staticmethod
-    def backward(ctx, grad):
-        Metered.asked.append(ctx.needs_input_grad[0])
-        w, y = ctx.saved_tensors
-        return (grad * y).sum(), grad * w
-
-
-class MeteredField(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.w = nn.Parameter(torch.tensor(-0.7, dtype=torch.float64))
-
-    def forward(self, t, y):
-        return Metered.apply(self.w, y)
-
-
-def everything(solution):
-    """A loss that each result takes part in."""
-    return solution.y1.square().sum() + solution.at_times.sin().sum() + 30 * (solution.error * spread(4)[:, 0]).sum()
-
-
-def gradients(f, y0, solver, loss=everything, **options):
-    y0 = y0.clone().requires_grad_()
-    solution = solve(f, y0, 0.0, 1.5, solver, **options)
-    return solution, torch.autograd.grad(loss(solution), [y0, *f.parameters()])
 
 
 @MODES
@@ -168,63 +130,13 @@ def test_agrees_with_torchdiffeq():
 
 
 @MODES
-def test_weight_gradients_are_made_only_when_asked_for(mode):
-    f, y0 = MeteredField(), spread(2).requires_grad_()
-    for wanted in (True, False):
-        f.w.requires_grad_(wanted)
-        Metered.asked = []
-        solution = solve(f, y0, 0.0, 1.0, Solver(gradient=mode))
-        torch.autograd.grad(solution.y1.sum(), y0)
-        assert set(Metered.asked) == {wanted}
-        assert len(Metered.asked) >= 6
-
-
-@MODES
-def test_state_that_needs_no_gradient(mode):
-    f, y0 = Net(), spread()
-    torch.autograd.backward(everything(solve(f, y0, 0.0, 1.5, Solver(gradient=mode))))
-    _, (_, *expected) = gradients(f, y0, Solver(gradient=mode))
-    for parameter, gradient in zip(f.parameters(), expected):
-        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-12, atol=1e-12)
-
-
-@MODES
-def test_a_weight_that_f_does_not_use_has_no_gradient(mode):
-    f, y0 = Net(), spread().requires_grad_()
-    f.spare = nn.Parameter(torch.ones(2))
-    everything(solve(f, y0, 0.0, 1.0, Solver(gradient=mode))).backward()
-    assert f.spare.grad is None
-    assert f.first.weight.grad is not None
-
-
-@MODES
-def test_the_graph_may_be_used_twice(mode):
-    f, y0 = Net(), spread().requires_grad_()
-    loss = everything(solve(f, y0, 0.0, 1.5, Solver(gradient=mode), times=(0.5,)))
-    first = torch.autograd.grad(loss, [y0, *f.parameters()], retain_graph=True)
-    second = torch.autograd.grad(loss, [y0, *f.parameters()])
-    for a, b in zip(first, second):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
-    with pytest.raises(RuntimeError, match="second time"):
-        torch.autograd.grad(loss, y0)
-
-
-@MODES
-@pytest.mark.parametrize("changed", ["state", "weight"])
-def test_what_the_backward_pass_needs_must_not_change_before_it(mode, changed):
-    f, y0 = Net(), spread().requires_grad_()
-    loss = everything(solve(f, y0, 0.0, 1.0, Solver(gradient=mode)))
-    with torch.no_grad():
-        (y0 if changed == "state" else f.first.weight).add_(1.0)
-    with pytest.raises(RuntimeError, match="inplace"):
-        loss.backward()
-
-
-@MODES
 def test_convolutions(mode):
     f, y0 = ConvNet(), torch.randn(2, 2, 3, 3, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     record = solve(f, y0, 0.0, 1.0, Solver(gradient=mode)).steps
-    outputs = lambda y, *w: solve(f, y, 0.0, 1.0, Solver(gradient=mode), replay=record).y1  # noqa: E731
+
+    def outputs(y, *w):
+        return solve(f, y, 0.0, 1.0, Solver(gradient=mode), replay=record).y1
+
     assert torch.autograd.gradcheck(outputs, (y0.requires_grad_(), *f.parameters()), fast_mode=True)
 
 
@@ -248,66 +160,12 @@ def test_degenerate_right_hand_sides(mode, function, exact, dtype):
 def test_bfloat16_gradients_are_near_those_of_float32(mode):
     f, y0 = Net(dtype=torch.float32), 0.3 * spread(dtype=torch.float32)
     record = solve(f, y0, 0.0, 1.5, Solver()).steps
-    loss = lambda s: s.y1.square().sum()  # noqa: E731
+
+    def loss(s):
+        return s.y1.square().sum()
+
     _, full = gradients(f, y0, Solver(gradient=mode), loss, replay=record)
     _, low = gradients(f, y0, Solver(gradient=mode, precision=Precision.BFLOAT16), loss, replay=record)
     for a, b in zip(full, low):
         assert b.dtype == torch.float32
         assert 0 < float((a - b).norm()) < 0.05 * float(a.norm())
-
-
-@MODES
-def test_nothing_is_recorded_without_need(mode):
-    recording = []
-    f = Net()
-    f.register_forward_hook(lambda *_: recording.append(torch.is_grad_enabled()))
-    with torch.no_grad():
-        assert not solve(f, spread().requires_grad_(), 0.0, 1.0, Solver(gradient=mode)).y1.requires_grad
-    with torch.inference_mode():
-        solve(f, spread(), 0.0, 1.0, Solver(gradient=mode))
-    f.requires_grad_(False)
-    assert not solve(f, spread(), 0.0, 1.0, Solver(gradient=mode)).y1.requires_grad
-    assert not any(recording)
-    assert solve(f, spread().requires_grad_(), 0.0, 1.0, Solver(gradient=mode)).y1.requires_grad
-
-
-@MODES
-def test_a_gradient_that_would_be_lost_is_refused(mode):
-    outside = torch.ones((), dtype=torch.float64, requires_grad=True)
-    for foreign in (outside, 2 * outside):
-        y0 = spread().requires_grad_()
-        loss = solve(Field(lambda t, y: -foreign * y), y0, 0.0, 1.0, Solver(gradient=mode)).y1.sum()  # noqa: B023
-        with pytest.raises(InputError, match=r"not one of its parameters.*detach"):
-            loss.backward()
-
-
-@MODES
-def test_weights_that_are_computed_are_weights(mode):
-    f, y0, factor = Net(), spread(), torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
-    computed = {f"f.{name}": factor * p for name, p in f.named_parameters()}
-    (through,) = torch.func.functional_call(_Differentiated(f, Solver(gradient=mode)), computed, (y0, factor))
-    _, (_, *parts) = gradients(f, y0, Solver(gradient=mode), lambda s: s.y1.square().sum())
-    torch.testing.assert_close(through, sum((g * p).sum() for g, p in zip(parts, f.parameters())), rtol=1e-9, atol=1e-9)
-
-
-class _Differentiated(nn.Module):
-    def __init__(self, f, solver):
-        super().__init__()
-        self.f, self.solver = f, solver
-
-    def forward(self, y0, by):
-        return torch.autograd.grad(solve(self.f, y0, 0.0, 1.5, self.solver).y1.square().sum(), by)
-
-
-@MODES
-def test_weights_must_be_the_same_tensors_until_the_backward_pass(mode):
-    for change in (lambda f: setattr(f.first, "weight", nn.Parameter(f.first.weight.detach() * 2)), freeze):
-        f = Net()
-        loss = everything(solve(f, spread(), 0.0, 1.0, Solver(gradient=mode)))
-        change(f)
-        with pytest.raises(InputError, match=r"not those that it was solved with.*Go back"):
-            loss.backward()
-
-
-def freeze(f):
-    f.second.requires_grad_(False)

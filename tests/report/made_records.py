@@ -17,10 +17,10 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 IMAGES = 1000
 
 _MODELS: dict[str, dict[str, Any]] = {
-    "teacher": dict(title="ResNet-20", correct=917, parameters=269_722, macs=40_551_040, resists=2.2),
-    "distilled": dict(title="NODE(1)", correct=873, parameters=1_262_986, macs=1_214_310_400, resists=4.4),
-    "undistilled": dict(title="NODE(1)", correct=856, parameters=1_262_986, macs=1_019_215_872, resists=3.1),
-    "stem-only": dict(title="NODE(0)", correct=741, parameters=1_262_986, macs=58_982_400, resists=2.7),
+    "teacher": {"title": "ResNet-20", "correct": 917, "parameters": 269_722, "macs": 40_551_040, "resists": 2.2},
+    "distilled": {"title": "NODE(1)", "correct": 873, "parameters": 1_262_986, "macs": 1_214_310_400, "resists": 4.4},
+    "undistilled": {"title": "NODE(1)", "correct": 856, "parameters": 1_262_986, "macs": 1_019_215_872, "resists": 3.1},
+    "stem-only": {"title": "stem only", "correct": 741, "parameters": 1_262_986, "macs": 58_982_400, "resists": 2.7},
 }
 _SOLVED: dict[str, dict[int, int]] = {
     "distilled": {14: 40, 20: 410, 26: 430, 32: 110, 38: 10},
@@ -39,7 +39,7 @@ def made_run(role: str) -> RunRecords:
     """Return the records of one finished, attacked model."""
     model = _MODELS[role]
     return RunRecords(
-        path=Path(f"runs/{role}-cifar10-{model['title'].lower()}-97a3d91{len(role) % 10}"),
+        path=Path(f"runs/student-cifar10-{role}-97a3d9{len(role):02d}"),
         role=role,
         title=model["title"],
         recipe={

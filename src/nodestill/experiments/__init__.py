@@ -1,15 +1,18 @@
 """Recipes, and the runs made from them."""
 
+from nodestill.experiments.asked import asked_recipe
+from nodestill.experiments.loaded import Loaded, find_run, load_run
 from nodestill.experiments.paper import published, recipe_named, recipes
 from nodestill.experiments.plain import fingerprint, from_plain, to_plain, with_override
 from nodestill.experiments.recipe import Distillation, Recipe, RobustnessRecipe, Role, StudentRecipe, TeacherRecipe
 from nodestill.experiments.records import Experiment, RunRecords, read_experiment, read_run
-from nodestill.experiments.stages import Stage, Workspace, run
+from nodestill.experiments.stages import Stage, Workspace, attack_run, run
 from nodestill.experiments.store import RunFolder, Store
 
 __all__ = [
     "Distillation",
     "Experiment",
+    "Loaded",
     "Recipe",
     "RobustnessRecipe",
     "Role",
@@ -20,8 +23,12 @@ __all__ = [
     "StudentRecipe",
     "TeacherRecipe",
     "Workspace",
+    "asked_recipe",
+    "attack_run",
+    "find_run",
     "fingerprint",
     "from_plain",
+    "load_run",
     "published",
     "read_experiment",
     "read_run",

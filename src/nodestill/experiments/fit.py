@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from nodestill.data import ImageSet
+from nodestill.data import ImageSet, channel_statistics
 from nodestill.experiments.environment import environment
+from nodestill.experiments.loaded import load_run
 from nodestill.experiments.members import Member, build_model
-from nodestill.experiments.scoring import monitor, score, scored
+from nodestill.experiments.scoring import monitor, score
 from nodestill.experiments.store import RunFolder, Store
 from nodestill.training import Objective, distilled, supervised
 from nodestill.training.loop import EpochRecord, Learner, fabric_for, set_up, steps_per_epoch, train
@@ -38,6 +39,16 @@ class Job:
     def folder(self) -> RunFolder:
         """Where it is kept."""
         return self.store.folder(self.member.folder)
+
+    def description(self) -> dict[str, Any]:
+        """Return what goes into recipe.json: enough to build the model again without its data."""
+        images = self.train_set
+        return {
+            **self.member.description(),
+            "class_names": images.class_names,
+            "image_size": tuple(images.images.shape[2:]),
+            "train_images": len(images),
+        }
 
     @property
     def task(self) -> str:
@@ -70,11 +81,12 @@ def device_of(accelerator: str) -> torch.device:
 def _fit(fabric: Any, job: Job) -> None:
     device, folder = fabric.device, job.folder
     job = replace(job, train_set=job.train_set.to(device), test_set=job.test_set.to(device))
-    model = build_model(job.member, job.train_set)
+    mean, std = channel_statistics(job.train_set)
+    model = build_model(job.member.model, job.member.seed, job.train_set.num_classes, mean, std)
     learner = set_up(model, job.member.training, fabric)
     done = folder.load_state(model, learner.optimizer.optimizer)
     if fabric.global_rank == 0:
-        folder.write("recipe.json", {**job.member.description(), "class_names": job.train_set.class_names})
+        folder.write("recipe.json", job.description())
         folder.write("environment.json", environment(device))
         folder.write_rows("training.jsonl", folder.rows("training.jsonl")[:done])  # an epoch may be logged but not saved
     _train(learner, model, job, done)
@@ -115,16 +127,6 @@ def _objective(model: nn.Module, job: Job) -> Objective:
 
 
 def _teacher(job: Job) -> nn.Module | None:
-    return None if job.teacher is None else load_model(job.teacher, job.store, job.train_set)
-
-
-def load_model(member: Member, store: Store, data: ImageSet) -> nn.Module:
-    """Return a finished member as it is scored: with its weights, in evaluation mode, on the device of the data.
-
-    Raises:
-        DataError: If its weights are missing or damaged.
-    """
-    model = build_model(member, data)
-    store.folder(member.folder).load_weights(model)
-    model = model.to(data.images.device, memory_format=torch.channels_last)
-    return scored(model).eval().requires_grad_(False)
+    if job.teacher is None:
+        return None
+    return load_run(job.store.folder(job.teacher.folder), job.train_set.images.device).model

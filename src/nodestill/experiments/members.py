@@ -6,11 +6,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from nodestill.data import DataIdentity, ImageSet, channel_statistics
+from nodestill.data import DataIdentity
 from nodestill.experiments.plain import fingerprint, to_plain
 from nodestill.experiments.recipe import Recipe, Role, StudentRecipe, TeacherRecipe
 from nodestill.models import node_classifier, resnet
+from nodestill.models.normalize import NO_MEAN, NO_STD
 from nodestill.training import Training
+
+Channels = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -70,23 +73,32 @@ def members(recipe: Recipe, data: DataIdentity) -> list[Member]:
     return found
 
 
-def build_model(member: Member, data: ImageSet) -> nn.Module:
-    """Build a member with fresh weights, a function of its seed alone; the data set gives classes and normalisation."""
-    mean, std = channel_statistics(data)
-    recipe = member.model
+def build_model(
+    recipe: TeacherRecipe | StudentRecipe, seed: int, num_classes: int, mean: Channels = NO_MEAN, std: Channels = NO_STD
+) -> nn.Module:
+    """Build a model with fresh weights, a function of the seed alone.
+
+    Args:
+        recipe: What to build.
+        seed: Of the weights.
+        num_classes: Classes to tell apart.
+        mean: Mean of each colour over the training images, pixels in [0, 1].
+        std: Deviation of each colour, likewise.
+    """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(member.seed)
+        torch.manual_seed(seed)
         if isinstance(recipe, TeacherRecipe):
-            return resnet(recipe.depth, data.num_classes, width=recipe.width, mean=mean, std=std)
+            return resnet(recipe.depth, num_classes, width=recipe.width, mean=mean, std=std)
         return node_classifier(
             stem=recipe.stem,
             channels=recipe.channels,
             layers=recipe.layers,
             norm=recipe.norm,
             activation=recipe.activation,
+            zero_last=recipe.zero_last,
             t1=recipe.t1,
             solver=recipe.solver,
-            num_classes=data.num_classes,
+            num_classes=num_classes,
             mean=mean,
             std=std,
         )

@@ -95,15 +95,17 @@ def _short(lr: float, epochs: int, views: Augment, weight_decay: float, precisio
 
 def _demo() -> Recipe:
     views = Augment(crop_padding=1)
-    teacher = _short(0.1, 12, views, 5e-4, Precision.FLOAT32)
-    student = _short(0.1, 10, views, 5e-4, Precision.FLOAT32)
+    teacher = _short(0.1, 40, views, 5e-4, Precision.FLOAT32)
+    student = Training(Optimizer.ADAM, 0.01, 12, batch_size=32, schedule=Schedule.TRIANGLE, milestones=(0.25,), augment=views)
     return Recipe(
         name="demo",
         dataset=Dataset.DIGITS,
         teacher=TeacherRecipe(20, teacher, width=8),
-        student=StudentRecipe(Stem.FLAT, 16, 1.0, Solver(), student, Distillation(3.0, 0.9)),
+        student=StudentRecipe(
+            Stem.FLAT, 16, 1.0, Solver(), student, Distillation(3.0, 0.9), layers=2, norm=Norm.NONE, zero_last=True
+        ),
         undistilled=student,
-        robustness=RobustnessRecipe(eps_255=tuple(range(0, 65, 8)), batch_size=360),
+        robustness=RobustnessRecipe(eps_255=(0, 8, 16, 24, 32, 48), images=200, batch_size=200),
         monitor_images=360,
         about="the whole story on scikit-learn's handwritten digits, in minutes on two cores",
     )
@@ -130,10 +132,10 @@ _RECIPES = (
     _demo(),
     _smoke(Dataset.CIFAR10, CIFAR10_VIEWS),
     _smoke(Dataset.SVHN, SVHN_VIEWS),
-    paper(Dataset.CIFAR10, 44, 10, 1),
-    paper(Dataset.CIFAR10, 44, 10, 100),
-    paper(Dataset.SVHN, 110, 3, 1),
-    paper(Dataset.SVHN, 110, 3, 100),
+    paper(Dataset.CIFAR10, 44, 10.0, 1.0),
+    paper(Dataset.CIFAR10, 44, 10.0, 100.0),
+    paper(Dataset.SVHN, 110, 3.0, 1.0),
+    paper(Dataset.SVHN, 110, 3.0, 100.0),
 )
 
 

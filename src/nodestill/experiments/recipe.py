@@ -68,6 +68,7 @@ class StudentRecipe:
         layers: Convolutions in f; the paper has 4.
         norm: Normalisation inside f.
         activation: Between the convolutions of f.
+        zero_last: Whether f starts as f = 0.
     """
 
     stem: Stem
@@ -79,6 +80,7 @@ class StudentRecipe:
     layers: int = 4
     norm: Norm = Norm.GROUP
     activation: Activation = Activation.RELU
+    zero_last: bool = False
 
     def __post_init__(self) -> None:
         _require(self.channels >= 1, "student.channels", self.channels, "be at least 1; the paper uses 512")

@@ -11,9 +11,11 @@ from functools import cached_property
 from pathlib import Path
 
 from nodestill.attacks import AttackName, Subject, adversarial_examples, paper_budget, robustness_sweep
-from nodestill.data import ImageSet, Split, identify, load_image_set
-from nodestill.experiments.fit import Job, Watch, device_of, load_model, silent, train_member
+from nodestill.data import DataIdentity, ImageSet, Split, identify, load_image_set
+from nodestill.errors import DataError
+from nodestill.experiments.fit import Job, Watch, device_of, silent, train_member
 from nodestill.experiments.gallery import gallery_rows
+from nodestill.experiments.loaded import load_run
 from nodestill.experiments.members import Member, members
 from nodestill.experiments.plain import fingerprint, to_plain
 from nodestill.experiments.recipe import Recipe, RobustnessRecipe
@@ -21,6 +23,15 @@ from nodestill.experiments.scoring import subject_of
 from nodestill.experiments.store import RunFolder, Store
 
 _PICTURES = 8  # in the gallery of a run
+
+
+class Accelerator(Enum):
+    """Fabric's names of devices."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    MPS = "mps"
 
 
 class Stage(Enum):
@@ -83,13 +94,17 @@ def run(recipe: Recipe, workspace: Workspace, until: Stage = Stage.ROBUSTNESS) -
         DataError: If data or run folders cannot be read or written.
         TrainingError: If a training diverges.
     """
-    found = members(recipe, identify(recipe.dataset, workspace.data_root))
+    identity = identify(recipe.dataset, workspace.data_root)
+    found = members(recipe, identity)
     listing = {"name": recipe.name, "recipe": to_plain(recipe), "members": [member.folder for member in found]}
     workspace.store.folder(recipe.name).write("experiment.json", listing)
     images = _Images(recipe, workspace)
     chosen = found[:1] if until is Stage.TEACHER else found
     trained = [_train(member, found[0], recipe, workspace, images) for member in chosen]
-    attacked = [_attack(member, recipe.robustness, workspace, images) for member in chosen if until is Stage.ROBUSTNESS]
+    if until is not Stage.ROBUSTNESS:
+        return any(trained)
+    folders = [workspace.store.folder(member.folder) for member in chosen]
+    attacked = [attack_run(folder, recipe.robustness, workspace, identity, lambda: images.test) for folder in folders]
     return any(trained) or any(attacked)
 
 
@@ -102,24 +117,54 @@ def _train(member: Member, teacher: Member, recipe: Recipe, workspace: Workspace
     return True
 
 
-def _attack(member: Member, asked: RobustnessRecipe, workspace: Workspace, images: _Images) -> bool:
-    """Attack a finished model, one row of robustness.jsonl after the other."""
-    folder, key = workspace.store.folder(member.folder), fingerprint(asked)
+def attack_run(
+    folder: RunFolder,
+    asked: RobustnessRecipe,
+    workspace: Workspace,
+    identity: DataIdentity,
+    images: Callable[[], ImageSet],
+) -> bool:
+    """Attack a finished model, one row of robustness.jsonl after the other, and keep a few of its adversarial images.
+
+    Args:
+        folder: Of the model.
+        asked: How to attack; rows that are there already are not made again.
+        workspace: Where, and with what.
+        identity: Which data the images are.
+        images: Returns the test images; called only if there is something to do.
+
+    Returns:
+        Whether there was anything to do.
+
+    Raises:
+        DataError: If the folder is not finished or damaged, or the images have other classes than the model.
+    """
+    key = fingerprint(asked, identity.key)
     done = {(AttackName(r["attack"]), r["eps_255"]) for r in folder.rows("robustness.jsonl") if r["recipe"] == key}
     missing = [(attack, eps) for attack in asked.attacks for eps in asked.eps_255 if (attack, eps) not in done]
     if not missing:
         return False
-    data = images.test if asked.images is None else images.test.first(asked.images)
+    data = images() if asked.images is None else images().first(asked.images)
     data = data.to(device_of(workspace.accelerator))
-    model = load_model(member, workspace.store, data)
-    subject = subject_of(model, _counter(workspace.watch, f"attack {member.role.value} {member.title}", missing, data, asked))
+    model, class_names, recipe = load_run(folder, data.images.device)
+    _require_classes(folder, class_names, data)
+    task = f"attack {recipe['role']} {recipe['title']}"
+    subject = subject_of(model, _counter(workspace.watch, task, missing, data, asked))
     rows = robustness_sweep(
         subject, data, asked.protocol, asked.attacks, asked.eps_255, asked.batch_size, seed=asked.seed, done=done
     )
     for row in rows:
-        folder.append("robustness.jsonl", {**to_plain(row), "recipe": key})
+        folder.append("robustness.jsonl", {**to_plain(row), "recipe": key, "data": identity.provenance})
     _write_gallery(folder, subject, data, asked)
     return True
+
+
+def _require_classes(folder: RunFolder, class_names: Sequence[str], data: ImageSet) -> None:
+    if tuple(class_names) != data.class_names:
+        raise DataError(
+            f"{folder.path} knows {len(class_names)} classes ({', '.join(class_names[:3])}, ...), but {data.provenance} has "
+            f"{data.num_classes} ({', '.join(data.class_names[:3])}, ...). Attack a model with images of its own classes."
+        )
 
 
 def _write_gallery(folder: RunFolder, subject: Subject, data: ImageSet, asked: RobustnessRecipe) -> None:

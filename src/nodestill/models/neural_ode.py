@@ -108,6 +108,7 @@ def node_classifier(
     t1: float,
     solver: Solver,
     num_classes: int,
+    zero_last: bool = False,
     mean: Sequence[float] = NO_MEAN,
     std: Sequence[float] = NO_STD,
 ) -> NeuralODEClassifier:
@@ -122,6 +123,7 @@ def node_classifier(
         t1: Horizon, finite and >= 0; with 0 f exists but is not used.
         solver: How to solve.
         num_classes: Classes to tell apart, >= 1.
+        zero_last: Whether f starts as f = 0, so that the first steps of training are those of the stem alone.
         mean: Mean of each colour, in units of pixels in [0, 1].
         std: Deviation of each colour in the same units, > 0.
 
@@ -129,7 +131,7 @@ def node_classifier(
         InputError: If a value is out of range.
     """
     encoder = nn.Sequential(Normalize(mean, std), build_stem(stem, channels))
-    dynamics = ConvDynamics(channels, layers=layers, norm=norm, activation=activation, t1=t1)
+    dynamics = ConvDynamics(channels, layers=layers, norm=norm, activation=activation, t1=t1, zero_last=zero_last)
     head = classification_head(channels, num_classes)
     model = NeuralODEClassifier(encoder, dynamics, head, t1=t1, solver=solver)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs

@@ -212,23 +212,15 @@ def probe_first_step(field: Field, t: PerImage, y: State, slope: Tensor, solver:
         Hairer, Norsett, Wanner 1993, section II.4, "Starting step size"; per image, or over the batch when it is shared.
     """
     scale = y.abs().mul_(solver.rtol).add_(solver.atol)
-    size_y, size_f = _norm(y / scale, solver), _norm(slope / scale, solver)
+    size_y, size_f = over_batch(rms(y / scale), solver), over_batch(rms(slope / scale), solver)
     guess = 0.01 * size_y / size_f
     guess = torch.where((size_y >= 1e-5) & (size_f >= 1e-5) & (guess > 0), guess, 1e-6)
     slope_next = field(t + sign * guess, torch.addcmul(y, slope.to(y.dtype), like_state(sign * guess, y)))
-    curvature = _norm((slope_next - slope) / scale, solver) / guess
+    curvature = over_batch(rms((slope_next - slope) / scale), solver) / guess
     steepest = torch.maximum(size_f, curvature)
     size = torch.where(steepest <= 1e-15, (guess * 1e-3).clamp_min(1e-6), (0.01 / steepest).pow(1 / order))
     size = torch.where(size > 0, size, guess * 1e-3)  # where f is not finite at the probe: let the step control find out
     return torch.minimum(100 * guess, size)
-
-
-def _norm(value: State, solver: Solver) -> PerImage:
-    norm = rms(value)
-    if solver.step_control is StepControl.PER_IMAGE:
-        return norm
-    finite = torch.where(torch.isfinite(norm), norm, torch.nan)  # an image that fails at once has no say
-    return finite.square().nanmean().sqrt().expand_as(norm)
 
 
 def _row(row: Sequence, y: State) -> Tensor:

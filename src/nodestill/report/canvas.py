@@ -60,8 +60,8 @@ def name(axes: "matplotlib.axes.Axes", title: str, below: str, beside: str) -> N
 def line(
     axes: "matplotlib.axes.Axes",
     run: RunRecords,
-    x: Sequence[float],
-    y: Sequence[float],
+    x: Sequence[float | int],
+    y: Sequence[float | int],
     *,
     strong: bool = True,
     marker: str = "",
@@ -98,15 +98,15 @@ def whole_numbers(axes: "matplotlib.axes.Axes") -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 4, 5, 10], integer=True, min_n_ticks=1))
 
 
-def wide_scale(axes: "matplotlib.axes.Axes", values: Sequence[float]) -> None:
+def wide_scale(axes: "matplotlib.axes.Axes", values: Sequence[float | int]) -> None:
     """Make the vertical axis logarithmic where values above zero span more than a factor of five."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     if values and min(values) > 0 and max(values) > 5 * min(values):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_minor_locator(NullLocator())
 
 
 def svg(figure: "matplotlib.figure.Figure", prefix: str, description: str) -> str:
@@ -123,11 +123,11 @@ def svg(figure: "matplotlib.figure.Figure", prefix: str, description: str) -> st
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "nodestill"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"| width="[\d.]+pt"| height="[\d.]+pt"| version="[^"]*"', "", text, count=5)
     text = text.replace("xlink:href", "href").replace("<svg", f'<svg role="img" aria-label="{description}"', 1)
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
-    text = re.sub(r"font: ([^;\"]*?px) [^;\"]*", r"font: \1 var(--font)", text)
+    text = re.sub(r"(font-family: |font: [^;\"]*?px )[^;\"]*", r"\1var(--font)", text)
     for color, variable in _VARIABLES.items():
         text = text.replace(color, f"var(--{variable})")
     return text

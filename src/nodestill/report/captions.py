@@ -24,7 +24,7 @@ def protocol_caption(runs: Sequence[RunRecords]) -> str:
     attacks = joined([_attack_rule(attacked, attack, eps) for attack in attacks_of(attacked)])
     rules = f" ({_RULES[row['protocol']]})" if row["protocol"] in _RULES else ""
     return (
-        f"{provenance(attacked[0])}. Protocol {row['protocol']}{rules}: white box, L∞ radius ε, {attacks}. "
+        f"Data: {provenance(attacked[0])}. Protocol {row['protocol']}{rules}: white box, L∞ radius ε, {attacks}. "
         f"Scored: {row['scored']}, on all {images} images, those that are wrong without an attack too. "
         "Bands: 95 % Wilson intervals. At ε = 0: clean accuracy of the same images."
     )

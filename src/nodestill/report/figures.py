@@ -4,6 +4,7 @@ A figure with several panels draws them side by side; ask for one panel at a tim
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from nodestill.experiments.records import RunRecords
@@ -25,9 +26,9 @@ def accuracy_figure(runs: Sequence[RunRecords]) -> "matplotlib.figure.Figure":
         clean, left = run.evaluation["clean"], worst_at(run, eps)
         _dot(axes, place, run, (clean["accuracy"], clean["accuracy_low"], clean["accuracy_high"]), label(run))
         if left is not None:
-            close = clean["accuracy"] - left["accuracy"] < 0.2
+            close = clean["accuracy"] - left["accuracy"] < 0.3
             shares = (left["accuracy"], left["wilson_low"], left["wilson_high"])
-            _dot(axes, place, run, shares, f"_{label(run)}, attacked", number_right=not close)
+            _dot(axes, place, run, shares, f"_{label(run)}, attacked", beside=not close)
     axes.set(ylim=(len(runs) - 0.4, -0.6), yticks=range(len(runs)), yticklabels=[label(run) for run in runs])
     axes.set(xlim=(-3, 116), xticks=range(0, 101, 20))
     beside = "" if eps is None else f" — filled: clean; hollow: worst attack at {radius(eps)}"
@@ -41,26 +42,20 @@ def _dot(
     axes: "matplotlib.axes.Axes",
     place: int,
     run: RunRecords,
-    shares: tuple[float, float, float],
+    shares: tuple[float | int, ...],
     text: str,
     *,
-    number_right: bool = True,
+    beside: bool = True,
 ) -> None:
-    """Draw a share with its interval as a dot on a bar and its number beside; hollow if `text` is hidden from legends."""
+    """Draw a share with its interval as a dot on a bar its number beside or above; hollow if legends hide its text."""
     share, low, high = (100 * value for value in shares)
     color, hollow = color_of(run), text.startswith("_")
     axes.plot([low, high], [place, place], color=color, lw=5, alpha=0.3, solid_capstyle="butt", label="_interval")
     axes.plot([share], [place], "o", ms=7, mec=color, mfc="none" if hollow else color, mew=1.6, label=text)
-    axes.annotate(
-        percent(shares[0]),
-        (high if number_right else low, place),
-        xytext=(8 if number_right else -8, 0),
-        textcoords="offset points",
-        ha="left" if number_right else "right",
-        va="center",
-        color=INK,
-        fontsize=9.5,
-    )
+    shift, where = ((8, 0), ("left", "center")) if beside else ((0, 6), ("center", "bottom"))
+    at = (high if beside else share, place)
+    ha, va = where
+    axes.annotate(percent(shares[0]), at, xytext=shift, textcoords="offset points", ha=ha, va=va, color=INK, fontsize=9.5)
 
 
 def robustness_figure(
@@ -97,7 +92,7 @@ def _robustness_panel(axes: "matplotlib.axes.Axes", runs: Sequence[RunRecords], 
     name(axes, attack_name(attack), "L∞ radius ε, in 1/255", "accuracy, %")
 
 
-def _curve(rows: Sequence[dict[str, Any]]) -> list[tuple[float, float, float, float]]:
+def _curve(rows: Sequence[dict[str, Any]]) -> list[tuple[float | int, ...]]:
     """Return radius, accuracy and interval in percent, beginning with the clean accuracy of the attacked images."""
     points = [(row["eps_255"], row["accuracy"], row["wilson_low"], row["wilson_high"]) for row in rows]
     if points and points[0][0] > 0:
@@ -110,22 +105,24 @@ def evaluations_figure(runs: Sequence[RunRecords]) -> "matplotlib.figure.Figure"
     """Draw how many calls of f the clean test images took, one panel below another for each model that solves anything."""
     solved = [run for run in runs if (run.evaluation.get("evaluations") or {"max": 0})["max"] > 0]
     figure, axes = panels(max(1, len(solved)), (PANEL[0], max(PANEL[1], 1.85 * len(solved))), stacked=True)
-    for panel, run in zip(axes, solved):
-        _histogram(panel, run)
     counts = sorted({int(calls) for run in solved for calls in run.evaluation["evaluations"]["histogram"]})
+    gap = min((b - a for a, b in pairwise(counts)), default=1)
+    for panel, run in zip(axes, solved):
+        _histogram(panel, run, 0.8 * gap)
+    if counts:
+        axes[-1].set_xlim(counts[0] - max(gap, 2), counts[-1] + max(gap, 2))
     axes[-1].set_xticks(counts) if len(counts) <= 15 else whole_numbers(axes[-1])
     axes[-1].set_xlabel("evaluations of f per clean image", color=MUTED, fontsize=9.5)
     finish(axes, False)
     return figure
 
 
-def _histogram(axes: "matplotlib.axes.Axes", run: RunRecords) -> None:
+def _histogram(axes: "matplotlib.axes.Axes", run: RunRecords, width: float) -> None:
     measured = run.evaluation["evaluations"]
     calls = sorted((float(calls), images) for calls, images in measured["histogram"].items())
     places, images = [place for place, _ in calls], sum(number for _, number in calls)
-    gap = min((b - a for a, b in zip(places, places[1:])), default=1.0)
     shares = [100 * number / images for _, number in calls]
-    axes.bar(places, shares, width=0.8 * gap, color=color_of(run), alpha=0.85, label=label(run))
+    axes.bar(places, shares, width=width, color=color_of(run), alpha=0.85, label=label(run))
     axes.axvline(measured["mean"], color=INK, lw=1.2, ls=(0, (2, 2)), label="_mean")
     name(axes, f"{label(run)}, mean {measured['mean']:.1f}", "", "images, %")
     axes.grid(axis="x", visible=False)
@@ -165,6 +162,6 @@ def _loss_panel(axes: "matplotlib.axes.Axes", runs: Sequence[RunRecords]) -> Non
     name(axes, "Loss", "epoch", "loss that was minimised")
 
 
-def _epochs(axes: "matplotlib.axes.Axes", run: RunRecords, values: dict[int, float], strong: bool) -> None:
+def _epochs(axes: "matplotlib.axes.Axes", run: RunRecords, values: dict[int, float | int], strong: bool) -> None:
     if values:
         line(axes, run, list(values), list(values.values()), strong=strong, marker="o" if len(values) < 3 else "")

@@ -5,17 +5,17 @@ NOTHING = "–"
 _ATTACKS = {"pgd": "PGD", "mi-fgsm": "MI-FGSM"}
 
 
-def percent(share: float | None) -> str:
+def percent(share: float | int | None) -> str:
     """Return a share in [0, 1] as percent with one decimal."""
     return NOTHING if share is None else f"{100 * share:.1f} %"
 
 
-def interval(low: float, high: float) -> str:
+def interval(low: float | int, high: float | int) -> str:
     """Return the two ends of an interval of shares, in percent."""
     return f"{100 * low:.1f}–{100 * high:.1f}"
 
 
-def magnitude(value: float | None) -> str:
+def magnitude(value: float | int | None) -> str:
     """Return a count >= 0 with three significant digits and k, M, G or T."""
     if value is None:
         return NOTHING
@@ -35,8 +35,8 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
-def duration(seconds: float | None) -> str:
-    """Return a time >= 0 in its two largest units."""
+def duration(seconds: float | int | None) -> str:
+    """Return a time >= 0, no finer than a few parts in a hundred."""
     if seconds is None:
         return NOTHING
     if seconds < 9.95:
@@ -44,9 +44,11 @@ def duration(seconds: float | None) -> str:
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
-    if whole < 3600:
+    if whole < 600:
         return f"{whole // 60} min {whole % 60:02d} s"
     minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 

@@ -15,7 +15,7 @@ from nodestill.report.figures import accuracy_figure, evaluations_figure, robust
 from nodestill.report.formats import attack_name, joined, radius
 from nodestill.report.select import attacks_of, label, main_run, provenance
 from nodestill.report.sentences import big_numbers, sentences, title
-from nodestill.report.tables import NOTHING_PUBLISHED, Table, accuracy_table
+from nodestill.report.tables import NOTHING_PUBLISHED, accuracy_table
 
 
 def write_report(experiment: Experiment, out: Path, published: Mapping[str, float] = NOTHING_PUBLISHED) -> Path:

@@ -7,7 +7,8 @@ from typing import Any
 from nodestill.experiments.records import RunRecords
 
 _ROLES = {"teacher": "Teacher", "distilled": "Distilled", "undistilled": "Undistilled", "stem-only": "Stem only"}
-_KEY_RADIUS = 8  # the radius that most of the literature quotes
+_USUAL_RADII = (4, 8, 16)  # what the literature quotes of natural images, where a sweep ends at 20 or before
+_USUAL_LAST = 20
 
 
 def role_name(run: RunRecords) -> str:
@@ -41,9 +42,25 @@ def radii_of(runs: Sequence[RunRecords]) -> tuple[int, ...]:
     return tuple(sorted({row["eps_255"] for run in runs for row in run.robustness} - {0}))
 
 
+def table_radii(runs: Sequence[RunRecords]) -> tuple[int, ...]:
+    """Return at most three measured radii for a table: the usual ones, or, of a wider sweep, a quarter, half and all of it."""
+    measured = radii_of(runs)
+    return tuple(dict.fromkeys(_nearest(measured, wanted) for wanted in _wanted(measured))) if measured else ()
+
+
 def key_radius(runs: Sequence[RunRecords]) -> int | None:
-    """Return the measured radius nearest to the one that most of the literature quotes."""
-    return min(radii_of(runs), key=lambda eps: (abs(eps - _KEY_RADIUS), eps), default=None)
+    """Return the one measured radius to quote first: nearest to 8, or to the middle of a wider sweep."""
+    measured = radii_of(runs)
+    return _nearest(measured, _wanted(measured)[1]) if measured else None
+
+
+def _wanted(measured: Sequence[int]) -> tuple[int, int, int]:
+    last = measured[-1]
+    return _USUAL_RADII if last <= _USUAL_LAST else (last // 4, last // 2, last)
+
+
+def _nearest(measured: Sequence[int], wanted: int) -> int:
+    return min(measured, key=lambda eps: (abs(eps - wanted), eps))
 
 
 def rows_of(run: RunRecords, attack: str) -> list[dict[str, Any]]:
@@ -61,7 +78,7 @@ def chance(run: RunRecords) -> float:
     return 1 / len(run.recipe["class_names"])
 
 
-def training_seconds(run: RunRecords) -> float | None:
+def training_seconds(run: RunRecords) -> float | int | None:
     """Return how long a model was trained, all epochs together."""
     return sum(row["seconds"] for row in run.training) if run.training else None
 

@@ -1,4 +1,4 @@
-"""Tables of an experiment: rows of records in, cells of text out, as lists, Markdown or HTML. A cell is never computed twice."""
+"""Tables of an experiment: rows of records in, cells of text out, as lists, Markdown or HTML."""
 
 import html
 from collections.abc import Callable, Mapping, Sequence
@@ -18,11 +18,9 @@ from nodestill.report.formats import (
     percent,
     radius,
 )
-from nodestill.report.select import attacks_of, provenance, radii_of, role_name, row_at, training_seconds
+from nodestill.report.select import attacks_of, provenance, role_name, row_at, table_radii, training_seconds
 
 NOTHING_PUBLISHED: Mapping[str, float] = MappingProxyType({})
-
-_TABLE_RADII = (4, 8, 16)
 
 Column = tuple[str, Callable[[RunRecords], str]]
 
@@ -107,9 +105,7 @@ def _clean_interval(run: RunRecords) -> str:
 
 
 def _attack_columns(runs: Sequence[RunRecords]) -> list[Column]:
-    measured = radii_of(runs)
-    shown = [eps for eps in _TABLE_RADII if eps in measured] or list(measured[:: max(1, len(measured) // 3)][:3])
-    return [_attack_column(attack, eps) for attack in attacks_of(runs) for eps in shown]
+    return [_attack_column(attack, eps) for attack in attacks_of(runs) for eps in table_radii(runs)]
 
 
 def _attack_column(attack: str, eps_255: int) -> Column:
@@ -135,7 +131,9 @@ def _notes(runs: Sequence[RunRecords]) -> tuple[str, ...]:
     data = joined(sorted({provenance(run) for run in runs}))
     notes = [f"Clean: share of all {images} test images ({data}) that are classified right, with its 95 % Wilson interval."]
     if attacks_of(runs):
-        notes.append(f"{_names(runs)}: share still classified right when every pixel may move by that much. Not audited.")
+        attacked = joined(sorted({count(row["images"]) for run in runs for row in run.robustness}))
+        moved = "still classified right when every pixel may move by that much"
+        notes.append(f"{_names(runs)}: share of {attacked} test images {moved}. Not audited.")
     notes.append("MACs: multiply-accumulates of one image.")
     if any(run.evaluation.get("evaluations") for run in runs):
         notes[-1] = "MACs: multiply-accumulates of one image; for a Neural ODE stem + NFE × f + head."

@@ -1,0 +1,322 @@
+"""The command: parse, call, print. No logic."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from nodestill import __version__
+from nodestill.terminal import console, run_guarded, seconds_of, show_table, watching
+
+app = App(
+    name="nodestill",
+    version=__version__,
+    help="Train Neural ODE image classifiers by knowledge distillation, attack them, and see what the numbers mean.\n\n"
+    "Start with `nodestill demo`: the whole story on bundled images, in minutes.",
+)
+data_app = App(name="data", help="Look at data sets.")
+app.command(data_app)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common:
+    """Options of every command that computes.
+
+    Parameters
+    ----------
+    store
+        Folder that keeps runs; a finished part is never computed again.
+    data
+        Folder of data sets, as DIR/cifar10/{train,test}.parquet. Without it: the hub, downloaded once.
+    device
+        cpu, cuda, mps or auto.
+    devices
+        Processes that share a training, one per device.
+    threads
+        CPU threads; all cores if not given.
+    max_time
+        Stop after this time, such as 20m or 1h; the same command goes on later.
+    debug
+        Show tracebacks.
+    """
+
+    store: Path = Path("runs")
+    data: Path | None = None
+    device: str = "auto"
+    devices: int = 1
+    threads: int | None = None
+    max_time: str | None = None
+    debug: bool = False
+
+
+Override = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
+_DEFAULTS = Common()
+
+
+@app.command
+def demo(*, out: Path = Path("runs"), threads: int = 1, debug: bool = False) -> None:
+    """Tell the whole story on scikit-learn's handwritten digits: teacher, distilled Neural ODE, attack, report.
+
+    Parameters
+    ----------
+    out
+        Folder to keep runs in.
+    threads
+        CPU threads. Images of 8x8 pixels are too small to share among several.
+    debug
+        Show tracebacks.
+    """
+    _run("demo", (), "robustness", Common(store=out, device="cpu", threads=threads, debug=debug))
+
+
+@app.command
+def run(recipe: str, *overrides: Override, until: str = "robustness", common: Common = _DEFAULTS) -> None:
+    """Run a recipe: train teacher, student and controls, attack them, write the report. Goes on where it was stopped.
+
+    Any field of the recipe can be changed: --student.channels 64 --student.training.epochs 3 --seed 1. See `nodestill
+    recipes --show NAME` for the fields.
+
+    Parameters
+    ----------
+    recipe
+        Name of a recipe, or a .toml file: base = "cifar10-smoke" and the fields to change.
+    until
+        Last stage: teacher, student or robustness.
+    """
+    _run(recipe, overrides, until, common)
+
+
+@app.command
+def recipes(*, show: str | None = None) -> None:
+    """List the recipes.
+
+    Parameters
+    ----------
+    show
+        Print every field of this recipe instead, as JSON.
+    """
+    from nodestill import experiments
+
+    if show is not None:
+        console.print_json(data=experiments.to_plain(experiments.recipe_named(show)))
+        return
+    found = experiments.recipes().values()
+    rows = [[r.name, r.dataset.value, _paper_number(r), r.about] for r in found]
+    show_table(["Recipe", "Data", "Paper", "What it is"], rows, words=4)
+
+
+@app.command
+def attack(
+    model: str,
+    *,
+    eps: str | None = None,
+    attacks: str = "pgd,mi-fgsm",
+    images: int | None = None,
+    protocol: str = "chu2022",
+    batch_size: int = 250,
+    common: Common = _DEFAULTS,
+) -> None:
+    """Attack a trained model and print its accuracy at each radius.
+
+    Parameters
+    ----------
+    model
+        A run folder in the store, an experiment (its distilled student), or experiment:role, as demo:teacher.
+    eps
+        Radii in 1/255, as 0,4,8; 0 to 20 if not given.
+    attacks
+        Which: pgd, mi-fgsm.
+    images
+        Number of test images, from the first; all if not given.
+    protocol
+        Whose rules: chu2022.
+    batch_size
+        Images attacked at a time.
+    """
+    from nodestill import experiments
+    from nodestill.data import Dataset, Split, identify, load_image_set
+
+    asked = experiments.RobustnessRecipe(batch_size=batch_size, images=images)
+    asked = experiments.with_override(asked, "attacks", attacks)
+    asked = experiments.with_override(asked, "protocol", protocol)
+    asked = asked if eps is None else experiments.with_override(asked, "eps_255", eps)
+    folder = experiments.find_run(experiments.Store(common.store), model)
+    dataset = Dataset(folder.read("recipe.json")["dataset"])
+    identity = identify(dataset, common.data)
+    with _workspace(common) as workspace:
+        experiments.attack_run(folder, asked, workspace, identity, lambda: load_image_set(dataset, Split.TEST, common.data))
+    _show_robustness(folder.rows("robustness.jsonl"), experiments.fingerprint(asked, identity.key))
+    console.print(f"Rows: {folder.path / 'robustness.jsonl'}")
+
+
+@app.command
+def report(
+    *experiments_: Annotated[str, Parameter(name="experiment")], out: Path | None = None, store: Path = Path("runs")
+) -> None:
+    """Write the report of experiments again, from their rows.
+
+    Parameters
+    ----------
+    experiments_
+        Names of experiments; all in the store if not given.
+    out
+        Where to write it, for a single experiment; else NAME/report.html in the store.
+    store
+        Folder that keeps runs.
+    debug
+        Show tracebacks.
+    """
+    from nodestill.errors import InputError
+
+    names = list(experiments_) or sorted(path.parent.name for path in store.glob("*/experiment.json"))
+    if not names:
+        raise InputError(f"{store} holds no experiment. Run a recipe first, or name its folder with --store.")
+    if out is not None and len(names) > 1:
+        raise InputError(f"--out names one file, but there are {len(names)} experiments. Name one: {', '.join(names)}.")
+    for name in names:
+        _write_report(store, name, out or store / name)
+
+
+@app.command
+def predict(model: str, *images: Path, store: Path = Path("runs"), debug: bool = False) -> None:
+    """Classify image files with a trained model.
+
+    Parameters
+    ----------
+    model
+        A run folder in the store, an experiment (its distilled student), or experiment:role.
+    images
+        Image files of the size that the model was trained on.
+    store
+        Folder that keeps runs.
+    debug
+        Show tracebacks.
+    """
+    import torch
+
+    from nodestill.experiments import Store, find_run, load_run
+    from nodestill.experiments.predict import predict_files
+
+    loaded = load_run(find_run(Store(store), model), torch.device("cpu"))
+    rows = [[str(p.path), p.name, f"{p.probability:.1%}", p.evaluations] for p in predict_files(loaded, images)]
+    show_table(["Image", "Class", "Probability", "NFE"], rows, words=2)
+
+
+@data_app.command
+def verify(dataset: str, *, data: Path | None = None, debug: bool = False) -> None:
+    """Print counts, class balance, shapes and checksums of a data set.
+
+    Parameters
+    ----------
+    dataset
+        digits, cifar10, svhn or folder.
+    data
+        Folder of data sets; without it the hub's cache.
+    debug
+        Show tracebacks.
+    """
+    from nodestill.data import Dataset
+    from nodestill.data import verify as summaries
+    from nodestill.experiments.plain import from_plain
+
+    found = summaries(from_plain(Dataset, dataset, "The data set"), data)
+    rows = [
+        [
+            s.split.value,
+            s.provenance,
+            str(s.count),
+            "x".join(map(str, s.shape)),
+            f"{s.pixel_mean:.3f}",
+            (s.sha256 or "bundled")[:16],
+        ]
+        for s in found
+    ]
+    show_table(["Split", "Data", "Images", "Shape", "Mean", "sha256"], rows, words=2)
+    show_table(["Class", *[s.split.value for s in found]], _class_rows(found))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit with its code: 0 done, 1 a run failed, 2 a mistake of the caller."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    call = lambda: app(tokens, exit_on_error=False, print_error=False, result_action="return_value")  # noqa: E731
+    sys.exit(run_guarded(call, debug="--debug" in tokens))
+
+
+def _run(name: str, overrides: Sequence[str], until: str, common: Common) -> None:
+    from nodestill import experiments
+
+    recipe = experiments.asked_recipe(name, overrides)
+    stage = experiments.from_plain(experiments.Stage, until, "--until")
+    with _workspace(common) as workspace:
+        changed = experiments.run(recipe, workspace, stage)
+    _write_report(common.store, recipe.name, common.store / recipe.name, always=changed)
+
+
+def _workspace(common: Common) -> Any:
+    from contextlib import contextmanager
+
+    import torch
+
+    from nodestill.experiments import Store, Workspace
+    from nodestill.experiments.plain import from_plain
+    from nodestill.experiments.stages import Accelerator
+
+    if common.threads is not None:
+        torch.set_num_threads(common.threads)
+    accelerator = from_plain(Accelerator, common.device, "--device")
+    limit = None if common.max_time is None else seconds_of(common.max_time)
+
+    @contextmanager
+    def opened() -> Any:
+        with watching(limit) as watch:
+            yield Workspace(Store(common.store), common.data, accelerator.value, common.devices, watch)
+
+    return opened()
+
+
+def _write_report(store: Path, name: str, out: Path, always: bool = True) -> None:
+    from nodestill import experiments
+    from nodestill.report import accuracy_table, write_report
+
+    experiment = experiments.read_experiment(store, name)
+    published = experiments.published(experiments.from_plain(experiments.Recipe, experiment.recipe))
+    table = accuracy_table(experiment, published)
+    show_table(table.headers, table.rows, words=table.text_columns)
+    page = out if out.suffix == ".html" else out / "report.html"
+    if always or not page.exists():
+        page = write_report(experiment, out, published)
+    console.print(f"Report: {page}")
+
+
+def _paper_number(recipe: Any) -> str:
+    from nodestill.experiments import published
+
+    percent = published(recipe).get("distilled")
+    return "" if percent is None else f"{percent:.2f} %"
+
+
+def _show_robustness(rows: Sequence[dict], key: str) -> None:
+    chosen = [row for row in rows if row["recipe"] == key]
+    cells = [
+        [
+            r["attack"],
+            str(r["eps_255"]),
+            f"{r['accuracy']:.1%}",
+            f"{r['wilson_low']:.1%} to {r['wilson_high']:.1%}",
+            str(r["images"]),
+        ]
+        for r in sorted(chosen, key=lambda r: (r["attack"], r["eps_255"]))
+    ]
+    show_table(["Attack", "eps, 1/255", "Accuracy", "95 % interval", "Images"], cells)
+
+
+def _interval(row: dict) -> str:
+    return f"{row['wilson_low']:.1%} to {row['wilson_high']:.1%}"
+
+
+def _class_rows(found: Sequence[Any]) -> list[list[str]]:
+    return [[name, *[str(s.class_counts.get(name, 0)) for s in found]] for name in found[0].class_counts]

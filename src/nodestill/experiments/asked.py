@@ -1,0 +1,66 @@
+"""The recipe that a command line or a TOML file asks for."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nodestill.errors import RecipeError
+from nodestill.experiments.paper import recipe_named
+from nodestill.experiments.plain import fingerprint, from_plain, to_plain, with_override
+from nodestill.experiments.recipe import Recipe
+
+
+def asked_recipe(name: str, overrides: Sequence[str]) -> Recipe:
+    """Return a recipe by name or from a file, with overrides as they stand on a command line: --student.channels 64.
+
+    A recipe that was changed, but not renamed, gets a name of its own, so that it does not replace the published one.
+
+    Raises:
+        RecipeError: If the name, a field or a value is not known.
+    """
+    recipe = _from_file(Path(name)) if name.endswith(".toml") else recipe_named(name)
+    changed = recipe
+    for path, value in _pairs(overrides):
+        changed = with_override(changed, path, value)
+    if changed != recipe and changed.name == recipe.name:
+        changed = replace(changed, name=f"{recipe.name}-{fingerprint(changed)}")
+    return changed
+
+
+def _pairs(tokens: Sequence[str]) -> list[tuple[str, str]]:
+    """Return (path, value) for tokens such as --seed 1 or --seed=1."""
+    pairs, rest = [], list(tokens)
+    while rest:
+        token = rest.pop(0)
+        if not token.startswith("--"):
+            raise RecipeError(f"{token!r} stands alone; a change to the recipe is written as --student.channels 64.")
+        path, equals, value = token[2:].partition("=")
+        if not equals and not rest:
+            raise RecipeError(f"--{path} needs a value, as in --student.channels 64.")
+        pairs.append((path.replace("-", "_"), value if equals else rest.pop(0)))
+    return pairs
+
+
+def _from_file(path: Path) -> Recipe:
+    try:
+        asked = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read ({error.strerror or error}). Check the path.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not TOML: {error}.") from None
+    base = asked.pop("base", None)
+    if not isinstance(base, str):
+        raise RecipeError(f'{path} must name the recipe that it changes, as base = "cifar10-smoke".')
+    asked.setdefault("name", path.stem)
+    return from_plain(Recipe, _merged(to_plain(recipe_named(base)), asked), str(path))
+
+
+def _merged(plain: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested dictionaries with those of `changes` laid over them; unknown names are found by `from_plain`."""
+    result = dict(plain)
+    for key, value in changes.items():
+        nested = isinstance(value, Mapping) and isinstance(result.get(key), dict)
+        result[key] = _merged(result[key], value) if nested else value
+    return result

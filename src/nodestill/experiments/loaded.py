@@ -1,0 +1,61 @@
+"""A finished model, from its run folder alone."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from nodestill.errors import DataError
+from nodestill.experiments.members import build_model
+from nodestill.experiments.plain import from_plain
+from nodestill.experiments.recipe import Role, StudentRecipe, TeacherRecipe
+from nodestill.experiments.scoring import scored
+from nodestill.experiments.store import RunFolder, Store
+
+
+class Loaded(NamedTuple):
+    """A model as it is scored: its weights, evaluation mode, frozen, f in float32."""
+
+    model: nn.Module
+    class_names: tuple[str, ...]
+    recipe: dict[str, Any]  # content of recipe.json
+
+
+def load_run(folder: RunFolder, device: torch.device) -> Loaded:
+    """Load a finished model.
+
+    Raises:
+        DataError: If the folder is not finished, or a file is missing or damaged.
+    """
+    if not folder.is_done:
+        raise DataError(f"{folder.path} holds no finished model. Run its recipe to the end first.")
+    recipe = folder.read("recipe.json")
+    try:
+        kind = TeacherRecipe if recipe["role"] == Role.TEACHER.value else StudentRecipe
+        described = from_plain(kind, recipe["model"], f"{folder.path}/recipe.json: model")
+        names, seed = tuple(recipe["class_names"]), recipe["seed"]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{folder.path}/recipe.json lacks {error}. Remove {folder.path} and run its recipe again.") from None
+    model = build_model(described, seed, len(names))
+    folder.load_weights(model)
+    model = model.to(device, memory_format=torch.channels_last)
+    return Loaded(scored(model).eval().requires_grad_(False), names, recipe)
+
+
+def find_run(store: Store, name: str) -> RunFolder:
+    """Return the run folder that a name means: a run folder, an experiment (its distilled student), or experiment:role.
+
+    Raises:
+        DataError: If there is none; says what there is.
+    """
+    experiment, _, role = name.partition(":")
+    if (store.root / name / "recipe.json").is_file():
+        return store.folder(name)
+    if not (store.root / experiment / "experiment.json").is_file():
+        known = sorted(path.parent.name for path in store.root.glob("*/experiment.json"))
+        raise DataError(f"{store.root} holds no run {name!r}. Experiments there: {', '.join(known) or 'none'}; see --store.")
+    folders = [store.folder(member) for member in store.folder(experiment).read("experiment.json")["members"]]
+    by_role = {folder.read("recipe.json")["role"]: folder for folder in folders if folder.is_done}
+    if (role or Role.DISTILLED.value) not in by_role:
+        raise DataError(f"Experiment {experiment!r} has no finished {role or 'distilled'} model; it has: {', '.join(by_role)}.")
+    return by_role[role or Role.DISTILLED.value]

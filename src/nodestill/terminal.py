@@ -1,0 +1,105 @@
+"""What the command shows: progress bars, tables, one-line errors. Nothing else in the package prints."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from nodestill.errors import InputError, NodestillError, SolveError, TimeUp, TrainingError
+
+console = Console(highlight=False)
+_FAILED_RUN, _CALLERS_MISTAKE, _INTERRUPTED = 1, 2, 130
+
+
+def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> None:
+    """Print a table whose first `words` columns are left-aligned and all others right-aligned."""
+    table = Table(header_style="bold", pad_edge=False)
+    for number, header in enumerate(headers):
+        table.add_column(header, justify="left" if number < words else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+@contextmanager
+def watching(max_seconds: float | None) -> Iterator[Callable[[str, int, int, str], None]]:
+    """Show a bar for each task that is reported; raise `TimeUp` from a report after `max_seconds`."""
+    ends = None if max_seconds is None else time.monotonic() + max_seconds
+    bar = Progress(
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    known: dict[str, TaskID] = {}
+
+    def watch(task: str, done: int, total: int, note: str) -> None:
+        if task not in known:
+            known[task] = bar.add_task(task, total=total, note="")
+            if not console.is_terminal:
+                console.print(f"{task} ...")
+        bar.update(known[task], completed=done, **({"note": note} if note else {}))
+        if ends is not None and time.monotonic() > ends:
+            raise TimeUp("The time given by --max-time is over. What is finished is kept: the same command goes on from here.")
+
+    with bar:
+        yield watch
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds that "90", "90s", "20m" or "1.5h" mean.
+
+    Raises:
+        InputError: If the text is none of these.
+    """
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        seconds = float(number) * units[unit]
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise InputError(f"--max-time must be a time such as 90s, 20m or 1.5h, got {text!r}.")
+    return seconds
+
+
+def run_guarded(command: Callable[[], object], debug: bool) -> int:
+    """Run a command and return its exit code; a failure is one sentence on stderr, with a traceback only if `debug`."""
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        command()
+    except BaseException as error:
+        if debug or isinstance(error, SystemExit):
+            raise
+        code, sentence = _verdict(error)
+        errors.print(f"[bold red]nodestill:[/] {_escaped(sentence)}")
+        return code
+    return 0
+
+
+def _verdict(error: BaseException) -> tuple[int, str]:
+    from cyclopts import CycloptsError
+
+    if isinstance(error, KeyboardInterrupt):
+        return _INTERRUPTED, "stopped. What is finished is kept: the same command goes on from here."
+    if isinstance(error, TrainingError | SolveError | TimeUp):
+        return _FAILED_RUN, str(error)
+    if isinstance(error, NodestillError | CycloptsError):
+        return _CALLERS_MISTAKE, " ".join(str(error).split())
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: say no more at exit either
+        return _FAILED_RUN, "the output was closed."
+    return _FAILED_RUN, f"internal error, {type(error).__name__}: {error}. Add --debug for the traceback, and report it."
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,75 @@
+"""What goes into a solve: dtypes and precision, and what is refused because it cannot be meant."""
+
+import math
+
+import pytest
+import torch
+
+from nodestill.errors import InputError
+from nodestill.ode import Method, Solver, Status, StepRecord, solve
+from nodestill.precision import Precision
+from ode_oracles import Field, spread
+
+HARMONIC = Field(lambda t, y: torch.stack([y[:, 1], -y[:, 0]], 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("solver", [Solver(), Solver(Method.RK4, steps=7)])
+def test_dtype_in_is_dtype_out(dtype, solver):
+    f = Field(lambda t, y: -y * torch.cos(t), dtype)  # asserts what it is given
+    solution = solve(f, torch.ones(2, 3, 1, 2, dtype=dtype), 0.0, 2.0, solver, times=(1.0,))
+    assert {solution.y1.dtype, solution.at_times.dtype, solution.error.dtype} == {dtype}
+    torch.testing.assert_close(solution.y1, torch.full((2, 3, 1, 2), math.exp(-math.sin(2)), dtype=dtype), rtol=2e-3, atol=0)
+
+
+def test_bfloat16_is_inside_f_alone():
+    layer, seen = torch.nn.Linear(3, 3), []
+
+    def inner(t, y):
+        seen.append(layer(y).dtype)
+        return -layer(y)
+
+    f, y0 = Field(inner, torch.float32), spread(dtype=torch.float32)
+    with torch.no_grad():
+        low = solve(f, y0, 0.0, 1.0, Solver(precision=Precision.BFLOAT16)).y1
+        assert set(seen) == {torch.bfloat16}
+        assert low.dtype == torch.float32
+        with torch.autocast("cpu", torch.bfloat16):  # the solver's precision, not the caller's
+            full = solve(f, y0, 0.0, 1.0, Solver()).y1
+    assert seen[-1] == torch.float32
+    assert 0 < float((low - full).abs().max()) < 0.05 * float(full.abs().max())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"y0": torch.ones(2, 2, dtype=torch.float16)},
+        {"y0": torch.ones(2)},
+        {"t1": 0.0},
+        {"t1": math.inf},
+        {"times": (0.5, 0.5)},
+        {"times": (0.5, 0.4)},
+        {"times": (-0.5,)},
+        {"times": (1.5,)},
+        {"times": (math.nan,)},
+        {"replay": StepRecord(torch.ones(1, 3, dtype=torch.float64))},
+        {"replay": StepRecord(torch.ones(1, 2, dtype=torch.float64)), "times": (0.5,)},
+        {"dynamics": Field(lambda t, y: y[:, :1])},
+        {"dynamics": Field(lambda t, y: y[0])},
+    ],
+)
+def test_what_cannot_be_meant_is_refused(change):
+    call = {"dynamics": HARMONIC, "y0": torch.ones(2, 2, dtype=torch.float64), "t0": 0.0, "t1": 1.0, "solver": Solver()}
+    assert bool((solve(**call).status == Status.DONE).all())
+    with pytest.raises(InputError):
+        solve(**call | change)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"rtol": 0.0}, {"atol": -1.0}, {"rtol": math.nan}, {"max_steps": 0}, {"first_step": 0.0}, {"steps": 3},
+     {"method": Method.RK4}, {"method": Method.RK4, "steps": 0}],
+)  # fmt: skip
+def test_settings_that_cannot_be_meant_are_refused(settings):
+    with pytest.raises(InputError):
+        Solver(**settings)
