@@ -11,8 +11,10 @@ import torch
 from scipy.integrate import RK45
 from torch import nn
 
-from nodestill.ode import solve
+from nodestill.ode import GradientMode, Method, solve
 
+EXACT_MODES = [GradientMode.DIRECT, GradientMode.RECOMPUTE]  # those that differentiate the steps taken
+METHODS = [method for method in Method if method.value != "reversible"]  # those that are given by their tableau alone
 A, B, C, E = RK45.A.tolist(), RK45.B.tolist(), RK45.C.tolist(), RK45.E.tolist()
 
 
@@ -25,6 +27,7 @@ class Field(nn.Module):
 
     def forward(self, t, y):
         assert t.shape == (len(y), *[1] * (y.dim() - 1))
+        assert len(y) > 0
         assert t.dtype == y.dtype == self.dtype
         self.times += t.flatten().tolist()
         self.calls.append(len(y))
@@ -34,12 +37,13 @@ class Field(nn.Module):
 class Net(nn.Module):
     """A small f with weights and time in it. States turn, the faster the farther out: images need very different steps."""
 
-    def __init__(self, width=3, dtype=torch.float64):
+    def __init__(self, width=3, hidden=5, dtype=torch.float64):
         super().__init__()
-        self.first = nn.Linear(width, 5, dtype=dtype)
-        self.second = nn.Linear(5, width, dtype=dtype)
+        self.first = nn.Linear(width, hidden, dtype=dtype)
+        self.second = nn.Linear(hidden, width, dtype=dtype)
 
     def forward(self, t, y):
+        assert len(y) > 0  # many layers cannot handle a batch of none
         return (
             self.second(torch.tanh(self.first(y) + torch.sin(3 * t))) + (y - y.roll(1, 1)) * y.norm(dim=1, keepdim=True).cos()
         )

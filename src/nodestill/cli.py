@@ -14,6 +14,7 @@ from nodestill.terminal import console, run_guarded, seconds_of, show_table, wat
 app = App(
     name="nodestill",
     version=__version__,
+    suppress_keyboard_interrupt=False,  # `run_guarded` says what Ctrl-C leaves behind
     help="Train Neural ODE image classifiers by knowledge distillation, attack them, and see what the numbers mean.\n\n"
     "Start with `nodestill demo`: the whole story on bundled images, in minutes.",
 )
@@ -91,13 +92,15 @@ def run(recipe: str, *overrides: Override, until: str = "robustness", common: Co
 
 
 @app.command
-def recipes(*, show: str | None = None) -> None:
+def recipes(*, show: str | None = None, debug: bool = False) -> None:
     """List the recipes.
 
     Parameters
     ----------
     show
         Print every field of this recipe instead, as JSON.
+    debug
+        Show tracebacks.
     """
     from nodestill import experiments
 
@@ -141,21 +144,23 @@ def attack(
     from nodestill.data import Dataset, Split, identify, load_image_set
 
     asked = experiments.RobustnessRecipe(batch_size=batch_size, images=images)
-    asked = experiments.with_override(asked, "attacks", attacks)
-    asked = experiments.with_override(asked, "protocol", protocol)
-    asked = asked if eps is None else experiments.with_override(asked, "eps_255", eps)
+    changes = [("attacks", attacks), ("protocol", protocol), *([] if eps is None else [("eps_255", eps)])]
+    asked = experiments.with_overrides(asked, changes)
     folder = experiments.find_run(experiments.Store(common.store), model)
-    dataset = Dataset(folder.read("recipe.json")["dataset"])
+    dataset = experiments.from_plain(Dataset, folder.read("recipe.json", "dataset")["dataset"], f"{folder.path}: dataset")
     identity = identify(dataset, common.data)
     with _workspace(common) as workspace:
         experiments.attack_run(folder, asked, workspace, identity, lambda: load_image_set(dataset, Split.TEST, common.data))
     _show_robustness(folder.rows("robustness.jsonl"), experiments.fingerprint(asked, identity.key))
-    console.print(f"Rows: {folder.path / 'robustness.jsonl'}")
+    console.print(f"Rows: {folder.path / 'robustness.jsonl'}", soft_wrap=True)
 
 
 @app.command
 def report(
-    *experiments_: Annotated[str, Parameter(name="experiment")], out: Path | None = None, store: Path = Path("runs")
+    *experiments_: Annotated[str, Parameter(name="experiment")],
+    out: Path | None = None,
+    store: Path = Path("runs"),
+    debug: bool = False,
 ) -> None:
     """Write the report of experiments again, from their rows.
 
@@ -261,11 +266,14 @@ def _workspace(common: Common) -> Any:
 
     import torch
 
+    from nodestill.errors import InputError
     from nodestill.experiments import Store, Workspace
     from nodestill.experiments.plain import from_plain
     from nodestill.experiments.stages import Accelerator
 
     if common.threads is not None:
+        if common.threads < 1:
+            raise InputError(f"--threads must be at least 1, got {common.threads}. Leave it out to use all cores.")
         torch.set_num_threads(common.threads)
     accelerator = from_plain(Accelerator, common.device, "--device")
     limit = None if common.max_time is None else seconds_of(common.max_time)
@@ -285,11 +293,12 @@ def _write_report(store: Path, name: str, out: Path, always: bool = True) -> Non
     experiment = experiments.read_experiment(store, name)
     published = experiments.published(experiments.from_plain(experiments.Recipe, experiment.recipe))
     table = accuracy_table(experiment, published)
-    show_table(table.headers, table.rows, words=table.text_columns)
+    columns = list(zip(table.headers, *table.rows))  # models side by side: there are few, and many numbers of each
+    show_table(columns[0], columns[1:])
     page = out if out.suffix == ".html" else out / "report.html"
     if always or not page.exists():
         page = write_report(experiment, out, published)
-    console.print(f"Report: {page}")
+    console.print(f"Report: {page}", soft_wrap=True)
 
 
 def _paper_number(recipe: Any) -> str:
@@ -306,7 +315,7 @@ def _show_robustness(rows: Sequence[dict], key: str) -> None:
             r["attack"],
             str(r["eps_255"]),
             f"{r['accuracy']:.1%}",
-            f"{r['wilson_low']:.1%} to {r['wilson_high']:.1%}",
+            _interval(r),
             str(r["images"]),
         ]
         for r in sorted(chosen, key=lambda r: (r["attack"], r["eps_255"]))

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from nodestill.errors import InputError, NodestillError, SolveError, TimeUp, TrainingError
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)
 _FAILED_RUN, _CALLERS_MISTAKE, _INTERRUPTED = 1, 2, 130
 
 
@@ -81,7 +81,7 @@ def run_guarded(command: Callable[[], object], debug: bool) -> int:
         if debug or isinstance(error, SystemExit):
             raise
         code, sentence = _verdict(error)
-        errors.print(f"[bold red]nodestill:[/] {_escaped(sentence)}")
+        errors.print(f"[bold red]nodestill:[/] {_escaped(' '.join(sentence.split()))}")
         return code
     return 0
 
@@ -94,7 +94,7 @@ def _verdict(error: BaseException) -> tuple[int, str]:
     if isinstance(error, TrainingError | SolveError | TimeUp):
         return _FAILED_RUN, str(error)
     if isinstance(error, NodestillError | CycloptsError):
-        return _CALLERS_MISTAKE, " ".join(str(error).split())
+        return _CALLERS_MISTAKE, str(error)
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: say no more at exit either
         return _FAILED_RUN, "the output was closed."

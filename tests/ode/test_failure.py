@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from nodestill.errors import NodestillError, SolveError
-from nodestill.ode import GradientMode, Method, Solver, Status, StepControl, solve
-from ode_oracles import Field
+from nodestill.ode import Method, Solver, Status, StepControl, solve
+from ode_oracles import EXACT_MODES, Field
 
-MODES = pytest.mark.parametrize("mode", list(GradientMode), ids=lambda mode: mode.value)
+MODES = pytest.mark.parametrize("mode", EXACT_MODES, ids=lambda mode: mode.value)
 BAD = 1  # the image of `batch` that starts above 5
 
 
@@ -92,14 +92,14 @@ def test_one_bad_image_raises_soon_and_says_why(function, status, reason, dtype)
 @MODES
 def test_neighbours_of_a_failed_image_are_as_if_alone(function, status, reason, control, mode):
     f, good = Failing(function), [0, 2]
-    solver = Solver(rtol=1e-5, atol=1e-5, step_control=control, gradient=mode)
+    solver = Solver(rtol=1e-4, atol=1e-4, step_control=control, gradient=mode)
     y0 = batch().requires_grad_()
     solution = solve(f, y0, 0.0, 1.0, solver, raises=False, times=(0.25, 1.0))
     assert solution.status.tolist() == [Status.DONE, status, Status.DONE]
     assert bool(solution.y1[BAD].isnan().all())
     assert bool(solution.at_times[1, BAD].isnan().all())
     exact = torch.exp(-f.w)
-    torch.testing.assert_close(solution.y1[good], y0[good] * exact, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(solution.y1[good], y0[good] * exact, rtol=1e-3, atol=1e-3)
     alone = y0.detach()[good].requires_grad_()
     expected = solve(f, alone, 0.0, 1.0, solver, times=(0.25, 1.0))
 

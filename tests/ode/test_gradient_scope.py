@@ -8,9 +8,9 @@ from torch import nn
 
 from nodestill.errors import InputError
 from nodestill.ode import GradientMode, Solver, solve
-from ode_oracles import Field, Net, everything, gradients, spread
+from ode_oracles import EXACT_MODES, Field, Net, everything, gradients, spread
 
-MODES = pytest.mark.parametrize("mode", list(GradientMode), ids=lambda mode: mode.value)
+MODES = pytest.mark.parametrize("mode", EXACT_MODES, ids=lambda mode: mode.value)
 
 
 class Metered(torch.autograd.Function):
@@ -90,6 +90,37 @@ def test_what_the_backward_pass_needs_must_not_change_before_it(mode, changed):
         (y0 if changed == "state" else f.first.weight).add_(1.0)
     with pytest.raises(RuntimeError, match="inplace"):
         loss.backward()
+
+
+@MODES
+def test_what_the_caller_hands_to_the_backward_pass_is_left_alone(mode):
+    f, y0, given = Net(), spread().requires_grad_(), torch.ones(4, 3, dtype=torch.float64)
+    y1 = solve(f, y0, 0.0, 1.5, Solver(gradient=mode)).y1
+    one, *_ = torch.autograd.grad(y1, y0, given, retain_graph=True)
+    other, *_ = torch.autograd.grad(y1, y0, given[:1, :1].expand(4, 3))  # as the gradient of a sum comes: overlapping memory
+    assert torch.equal(given, torch.ones_like(given))
+    torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("mode", "again"), [(GradientMode.DIRECT, 1), (GradientMode.RECOMPUTE, None)])
+def test_evaluations_that_were_kept_are_not_made_again(mode, again):
+    """DIRECT evaluates once more, at the time asked for; RECOMPUTE makes the six evaluations of each step again."""
+    f = Field(Net())
+    solution = solve(f, spread(1).requires_grad_(), 0.0, 1.5, Solver(gradient=mode), times=(0.7,))
+    assert int(solution.stats.rejected) == 1  # of which nothing is left to go back through
+    calls = len(f.calls)
+    solution.y1.sum().backward()
+    assert len(f.calls) - calls == (again or 6 * int(solution.stats.accepted))
+
+
+def test_given_steps_have_no_error_to_differentiate():
+    f, y0 = Net(), spread().requires_grad_()
+    record = solve(f, y0, 0.0, 1.5, Solver()).steps
+    assert solve(f, y0, 0.0, 1.5, Solver()).error.requires_grad
+    again = solve(f, y0, 0.0, 1.5, Solver(), replay=record)
+    assert again.y1.requires_grad
+    assert not again.error.requires_grad
+    assert again.error.tolist() == [0.0] * 4
 
 
 @MODES

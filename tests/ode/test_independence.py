@@ -1,14 +1,12 @@
 """Nothing of one image depends on its neighbours with steps of its own; with shared steps all take the same ones."""
 
-import math
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodestill.ode import GradientMode, Method, Solution, Solver, Status, StepControl, solve
-from ode_oracles import ConvNet, Field, Net, adaptive, along, spread
+from nodestill.ode import Solution, Solver, Status, StepControl, StepRecord, solve
+from ode_oracles import EXACT_MODES, ConvNet, Field, Net, adaptive, along, spread
 
 SOLVER = Solver(rtol=1e-4, atol=1e-5)
 SHARED = Solver(rtol=1e-4, atol=1e-5, step_control=StepControl.SHARED)
@@ -95,7 +93,7 @@ def test_shared_steps_cost_and_err_as_in_torchdiffeq():
     assert float((ours.y1 - exact).abs().max()) < 3 * float((theirs - exact).abs().max())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(order=st.permutations(range(5)), shared=st.booleans())
 def test_order_of_the_batch_does_not_matter(order, shared):
     f, y0 = Net(), spread(5)
@@ -137,7 +135,7 @@ def test_a_slow_neighbour_does_not_use_up_the_steps_of_another():
     assert torch.equal(status == Status.STEP_LIMIT, attempts == attempts.max())
 
 
-@pytest.mark.parametrize("mode", list(GradientMode))
+@pytest.mark.parametrize("mode", EXACT_MODES)
 @pytest.mark.parametrize("control", list(StepControl))
 def test_no_gradient_leaks_to_a_neighbour(mode, control):
     f, y0 = Net(), spread(4).requires_grad_()
@@ -148,7 +146,7 @@ def test_no_gradient_leaks_to_a_neighbour(mode, control):
     assert bool((gradient[[0, 2, 3]] == 0).all())
 
 
-@pytest.mark.parametrize("mode", list(GradientMode))
+@pytest.mark.parametrize("mode", EXACT_MODES)
 def test_the_gradient_of_an_image_is_that_of_it_alone(mode):
     f, y0 = Net(), spread(4)
     solver = Solver(rtol=1e-4, atol=1e-5, gradient=mode)
@@ -163,7 +161,7 @@ def test_the_gradient_of_an_image_is_that_of_it_alone(mode):
 
 
 @pytest.mark.parametrize("layout", ["channels last", "strided", "expanded", "turned"])
-@pytest.mark.parametrize("mode", list(GradientMode))
+@pytest.mark.parametrize("mode", EXACT_MODES)
 def test_the_layout_in_memory_does_not_matter(layout, mode):
     f, plain = ConvNet(), torch.randn(3, 2, 4, 4, dtype=torch.float64)
     plain[1:] = (
@@ -197,5 +195,8 @@ def test_replayed_steps_are_each_images_own():
     counted = Field(f)
     torch.testing.assert_close(solve(counted, y0 + 0.1, 0.0, 1.0, SOLVER, replay=record).y1, expected, rtol=1e-11, atol=1e-11)
     assert sum(counted.calls) == 6 * int((record.sizes > 0).sum())
-    one = solve(f, y0, 0.0, 1.0, Solver(Method.MIDPOINT, steps=3))
-    assert math.isclose(float(one.steps.sizes.sum()), 4.0)
+    few = StepRecord(record.sizes[:, :2])  # of those that arrive first: the last rows stand still
+    assert float(few.sizes[-1].sum()) == 0
+    torch.testing.assert_close(
+        solve(Field(f), y0[:2] + 0.1, 0.0, 1.0, SOLVER, replay=few).y1, expected[:2], rtol=1e-11, atol=1e-11
+    )

@@ -24,6 +24,7 @@ EXACT = {
     "forced": (lambda t, y: torch.cos(t).expand_as(y), lambda t, y0: y0 + math.sin(t)),
 }
 HARMONIC = Field(lambda t, y: torch.stack([y[:, 1], -y[:, 0]], 1))
+ADAPTIVE = [(Method.DOPRI5, 5), (Method.TSIT5, 5), (Method.BOSH3, 3), (Method.HEUN_EULER, 2)]
 FIXED = [(Method.EULER, 1), (Method.MIDPOINT, 2), (Method.RK4, 4)]
 
 
@@ -49,9 +50,9 @@ def test_harmonic_oscillator_from_a_late_start():
     torch.testing.assert_close(solution.y1, at(7.0), rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize(("method", "order"), [*FIXED, (Method.DOPRI5, 5)])
+@pytest.mark.parametrize(("method", "order"), [*FIXED, *ADAPTIVE])
 def test_error_falls_with_the_order_of_the_method(method, order):
-    f, y0, counts, errors = Field(lambda t, y: torch.cos(t) * y), torch.ones(1, 1, dtype=torch.float64), (8, 16, 32), []
+    f, y0, counts, errors = Field(lambda t, y: torch.cos(t) * y), torch.ones(1, 1, dtype=torch.float64), (16, 32, 64), []
     for count in counts:
         record = StepRecord(torch.full((count, 1), 2 / count, dtype=torch.float64))
         steps = {} if method.is_adaptive else {"steps": count}
@@ -59,7 +60,7 @@ def test_error_falls_with_the_order_of_the_method(method, order):
         y1 = solve(f, y0, 0.0, 2.0, Solver(method, **steps), replay=replay).y1
         errors.append(abs(float(y1) - math.exp(math.sin(2))))
     slope = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
-    assert slope == pytest.approx(order, abs=0.35)
+    assert order - 0.35 < slope < order + 0.7  # from above where the leading error is small, as that of tsit5
 
 
 @pytest.mark.parametrize(("method", "order"), FIXED)
@@ -76,16 +77,17 @@ def test_fixed_steps_are_those_of_the_plain_formula(method, order):
     assert solution.error.tolist() == [0.0] * 4
 
 
+@pytest.mark.parametrize(("method", "name"), [(Method.DOPRI5, "RK45"), (Method.BOSH3, "RK23")])
 @pytest.mark.parametrize(("rate", "tol"), [(1.0, 1e-3), (1.0, 1e-6), (1e-7, 1e-3)])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_takes_the_steps_that_scipy_takes(rate, tol, sign):
+def test_takes_the_steps_that_scipy_takes(method, name, rate, tol, sign):
     f, y0 = Field(lambda t, y: -sign * rate * y / (1 + sign * t)), torch.tensor([[3.0, 2.0]], dtype=torch.float64)
-    ours = solve(f, y0, 0.0, sign * 100.0, Solver(rtol=tol, atol=tol / 10))
-    theirs = solve_ivp(lambda t, y: -sign * rate * y / (1 + sign * t), (0, sign * 100), [3, 2], rtol=tol, atol=tol / 10)
+    ours = solve(f, y0, 0.0, sign * 100.0, Solver(method, rtol=tol, atol=tol / 10))
+    theirs = solve_ivp(lambda t, y: -sign * rate * y / (1 + sign * t), (0, sign * 100), [3, 2], name, rtol=tol, atol=tol / 10)
     sizes = np.abs(np.diff(theirs.t))
     assert int(ours.stats.rejected) == 0  # after a rejection SciPy is more careful
     np.testing.assert_allclose(ours.steps.sizes[: len(sizes) - 2, 0].numpy(), sizes[:-2], rtol=1e-6)
-    assert 0 <= int(ours.stats.evaluations) - theirs.nfev <= 6  # we make the last two steps equal
+    assert 0 <= int(ours.stats.evaluations) - theirs.nfev < tableau(method).stages  # we make the last two steps equal
 
 
 @pytest.mark.parametrize("start", [2.0, 1e-7, 0.0], ids=lambda start: f"y0 = {start:g}")
@@ -159,7 +161,7 @@ def test_a_given_first_step_is_taken():
     assert int(solution.stats.evaluations) == 1 + 6 * int(solution.stats.accepted + solution.stats.rejected)
 
 
-@pytest.mark.parametrize("solver", [TIGHT, Solver(Method.RK4, steps=400)])
+@pytest.mark.parametrize("solver", [TIGHT, Solver(Method.RK4, steps=200)])
 @pytest.mark.parametrize(("t0", "times", "t1"), [(1.0, (1.2, 1.9, 2.5), 3.0), (1.0, (0.9, -1.0), -1.0), (0.0, (1e-12,), 1.0)])
 def test_times_are_landed_on(solver, t0, times, t1):
     f = Field(Net().requires_grad_(False))
@@ -182,7 +184,7 @@ def test_two_halves_make_a_whole_and_back_is_the_way_back():
         torch.testing.assert_close(solve(f, whole, 2.0, 1.8, TIGHT).y1, solve(f, y0, 0.0, 1.8, TIGHT).y1, rtol=1e-6, atol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(t0=st.floats(-3, 3), length=st.floats(1e-3, 4), scale=st.floats(0.01, 10), tol=st.sampled_from([1e-2, 1e-5]))
 def test_properties_of_any_solve(t0, length, scale, tol):
     f, mirrored = Field(lambda t, y: torch.sin(3 * t + y)), Field(lambda t, y: -torch.sin(-3 * t + y))

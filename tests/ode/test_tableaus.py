@@ -7,13 +7,16 @@ import torch
 
 from nodestill.ode import Method
 from nodestill.ode.tableaus import column, tableau, weights
-from ode_oracles import A, B, C, E, density, elementary_weight, rooted_trees
+from ode_oracles import METHODS, A, B, C, E, density, elementary_weight, rooted_trees
 
-METHODS = pytest.mark.parametrize("method", list(Method), ids=lambda method: method.value)
+METHOD = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.value)
 
 
-def residuals(table, b, order):
-    return [elementary_weight(tree, table.a, b) - F(1, density(tree)) for tree in rooted_trees(order)]
+def residuals(method, b, order):
+    """What is left of the conditions of one order; of those coefficients that are published as decimals, the 14th digit on."""
+    table, published = tableau(method), 2e-14 if method is Method.TSIT5 else 0
+    left = [elementary_weight(tree, table.a, b) - F(1, density(tree)) for tree in rooted_trees(order)]
+    return [residual for residual in left if abs(residual) > published]
 
 
 def test_the_oracle_knows_all_trees():
@@ -21,7 +24,7 @@ def test_the_oracle_knows_all_trees():
     assert [density(tree) for tree in rooted_trees(4)] == [4, 8, 12, 24]
 
 
-@METHODS
+@METHOD
 def test_coefficients_are_exact_and_explicit(method):
     table = tableau(method)
     assert all(isinstance(w, F) for row in (table.c, table.b, table.error, *table.a) for w in row)
@@ -30,45 +33,47 @@ def test_coefficients_are_exact_and_explicit(method):
     assert len(table.error) in (0, table.stages)
 
 
-@METHODS
+@METHOD
 def test_nodes_are_the_row_sums(method):
     table = tableau(method)
-    assert [sum(row, F(0)) for row in table.a] == list(table.c)
+    left = [float(sum(row, F(0)) - c) for row, c in zip(table.a, table.c)]
+    assert left == pytest.approx([0] * len(left), abs=3e-15)
 
 
-@METHODS
+@METHOD
 def test_solution_has_its_order_and_no_higher_one(method):
     table = tableau(method)
-    for order in range(1, table.order + 1):
-        assert residuals(table, table.b, order) == [0] * len(rooted_trees(order))
-    assert any(residuals(table, table.b, table.order + 1))
+    assert [residuals(method, table.b, order) for order in range(1, table.order + 1)] == [[]] * table.order
+    assert residuals(method, table.b, table.order + 1)
 
 
-@METHODS
+@METHOD
 def test_embedded_solution_is_one_order_lower(method):
     table = tableau(method)
     assert bool(table.error) == method.is_adaptive
     if table.error:
         b_hat = [b - e for b, e in zip(table.b, table.error)]
-        for order in range(1, table.order):
-            assert residuals(table, b_hat, order) == [0] * len(rooted_trees(order))
-        assert any(residuals(table, b_hat, table.order))
+        assert [residuals(method, b_hat, order) for order in range(1, table.order)] == [[]] * (table.order - 1)
+        assert residuals(method, b_hat, table.order)
 
 
-@METHODS
+@METHOD
 def test_without_error_is_the_same_method_with_only_the_stages_it_needs(method):
     table = tableau(method)
     short = table.without_error
-    assert short.error == ()
-    assert short.stages == {"euler": 1, "midpoint": 2, "rk4": 4, "dopri5": 6}[method.value]
-    assert any(w != 0 for w in (short.b[-1],))
+    needed = {"euler": 1, "midpoint": 2, "rk4": 4, "dopri5": 6, "tsit5": 6, "bosh3": 3, "heun-euler": 2}
+    assert short.stages == needed[method.value]
+    assert (short.order, short.error) == (table.order, ())
+    assert (short.a, short.b, short.c) == tuple(whole[: short.stages] for whole in (table.a, table.b, table.c))
+    assert short.b[-1] != 0
     assert all(w == 0 for w in table.b[short.stages :])
-    for order in range(1, table.order + 1):
-        assert not any(residuals(short, short.b, order))
 
 
-def test_last_slope_is_reused_only_where_it_is_the_next_first_one():
-    assert [method for method in Method if tableau(method).reuses_last] == [Method.DOPRI5]
+@METHOD
+def test_last_slope_is_reused_just_where_it_is_the_next_first_one(method):
+    table = tableau(method)
+    assert table.reuses_last == method.is_adaptive
+    assert table.reuses_last == (table.stages > 1 and (*table.a[-1], 0) == table.b and table.c[-1] == 1)
 
 
 def test_dopri5_has_the_coefficients_of_scipy():

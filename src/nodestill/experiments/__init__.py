@@ -3,7 +3,7 @@
 from nodestill.experiments.asked import asked_recipe
 from nodestill.experiments.loaded import Loaded, find_run, load_run
 from nodestill.experiments.paper import published, recipe_named, recipes
-from nodestill.experiments.plain import fingerprint, from_plain, to_plain, with_override
+from nodestill.experiments.plain import fingerprint, from_plain, to_plain, with_overrides
 from nodestill.experiments.recipe import Distillation, Recipe, RobustnessRecipe, Role, StudentRecipe, TeacherRecipe
 from nodestill.experiments.records import Experiment, RunRecords, read_experiment, read_run
 from nodestill.experiments.stages import Stage, Workspace, attack_run, run
@@ -36,5 +36,5 @@ __all__ = [
     "recipes",
     "run",
     "to_plain",
-    "with_override",
+    "with_overrides",
 ]

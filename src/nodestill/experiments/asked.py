@@ -8,7 +8,7 @@ from typing import Any
 
 from nodestill.errors import RecipeError
 from nodestill.experiments.paper import recipe_named
-from nodestill.experiments.plain import fingerprint, from_plain, to_plain, with_override
+from nodestill.experiments.plain import fingerprint, from_plain, to_plain, with_overrides
 from nodestill.experiments.recipe import Recipe
 
 
@@ -21,9 +21,7 @@ def asked_recipe(name: str, overrides: Sequence[str]) -> Recipe:
         RecipeError: If the name, a field or a value is not known.
     """
     recipe = _from_file(Path(name)) if name.endswith(".toml") else recipe_named(name)
-    changed = recipe
-    for path, value in _pairs(overrides):
-        changed = with_override(changed, path, value)
+    changed = with_overrides(recipe, _pairs(overrides))
     if changed != recipe and changed.name == recipe.name:
         changed = replace(changed, name=f"{recipe.name}-{fingerprint(changed)}")
     return changed

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from nodestill.data import ImageSet, channel_statistics
+from nodestill.errors import TrainingError
 from nodestill.experiments.environment import environment
 from nodestill.experiments.loaded import load_run
 from nodestill.experiments.members import Member, build_model
@@ -60,22 +62,34 @@ def train_member(job: Job, accelerator: str, devices: int) -> None:
     """Train a member, in this process or in one process per device, and leave a finished folder.
 
     Raises:
-        TrainingError: If the loss stops being a number.
+        TrainingError: If the loss stops being a number, or a process of several fails.
         DataError: If the folder cannot be read or written.
+        InputError: If there are no such devices.
     """
-    fabric = fabric_for(job.member.training, accelerator, devices)
+    fabric = fabric_for(accelerator, devices, job.member.training.precision)
     if devices > 1:
-        fabric.launch(_fit, replace(job, watch=silent))  # what a terminal shows cannot be sent to another process
+        _fit_in_processes(fabric, job)
     else:
         fabric.launch()
         _fit(fabric, job)
 
 
+def _fit_in_processes(fabric: Any, job: Job) -> None:
+    """Fit in one process per device. What a terminal shows cannot be sent there: the bar moves when all is done."""
+    from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+
+    job.watch(job.task, 0, 1, "")
+    try:
+        fabric.launch(partial(_fit, job=replace(job, watch=silent)))
+    except (ProcessRaisedException, ProcessExitedException) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise TrainingError(f"A process of the training failed: {reason}") from error
+    job.watch(job.task, 1, 1, "")
+
+
 def device_of(accelerator: str) -> torch.device:
     """Return the device that Fabric chooses for an accelerator, for work in one process."""
-    from lightning.fabric import Fabric
-
-    return Fabric(accelerator=accelerator, devices=1).device
+    return fabric_for(accelerator).device
 
 
 def _fit(fabric: Any, job: Job) -> None:

@@ -29,14 +29,11 @@ def load_run(folder: RunFolder, device: torch.device) -> Loaded:
     """
     if not folder.is_done:
         raise DataError(f"{folder.path} holds no finished model. Run its recipe to the end first.")
-    recipe = folder.read("recipe.json")
-    try:
-        kind = TeacherRecipe if recipe["role"] == Role.TEACHER.value else StudentRecipe
-        described = from_plain(kind, recipe["model"], f"{folder.path}/recipe.json: model")
-        names, seed = tuple(recipe["class_names"]), recipe["seed"]
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{folder.path}/recipe.json lacks {error}. Remove {folder.path} and run its recipe again.") from None
-    model = build_model(described, seed, len(names))
+    recipe = folder.read("recipe.json", "role", "title", "dataset", "model", "seed", "class_names", "image_size")
+    kind = TeacherRecipe if recipe["role"] == Role.TEACHER.value else StudentRecipe
+    described = from_plain(kind, recipe["model"], f"{folder.path}/recipe.json: model")
+    names = tuple(recipe["class_names"])
+    model = build_model(described, recipe["seed"], len(names))
     folder.load_weights(model)
     model = model.to(device, memory_format=torch.channels_last)
     return Loaded(scored(model).eval().requires_grad_(False), names, recipe)
@@ -54,8 +51,9 @@ def find_run(store: Store, name: str) -> RunFolder:
     if not (store.root / experiment / "experiment.json").is_file():
         known = sorted(path.parent.name for path in store.root.glob("*/experiment.json"))
         raise DataError(f"{store.root} holds no run {name!r}. Experiments there: {', '.join(known) or 'none'}; see --store.")
-    folders = [store.folder(member) for member in store.folder(experiment).read("experiment.json")["members"]]
-    by_role = {folder.read("recipe.json")["role"]: folder for folder in folders if folder.is_done}
+    folders = [store.folder(member) for member in store.folder(experiment).read("experiment.json", "members")["members"]]
+    by_role = {folder.read("recipe.json", "role")["role"]: folder for folder in folders if folder.is_done}
     if (role or Role.DISTILLED.value) not in by_role:
-        raise DataError(f"Experiment {experiment!r} has no finished {role or 'distilled'} model; it has: {', '.join(by_role)}.")
+        known = ", ".join(by_role) or "none"
+        raise DataError(f"Experiment {experiment!r} has no finished {role or 'distilled'} model; it has: {known}.")
     return by_role[role or Role.DISTILLED.value]

@@ -89,7 +89,7 @@ def build_model(
         torch.manual_seed(seed)
         if isinstance(recipe, TeacherRecipe):
             return resnet(recipe.depth, num_classes, width=recipe.width, mean=mean, std=std)
-        return node_classifier(
+        model = node_classifier(
             stem=recipe.stem,
             channels=recipe.channels,
             layers=recipe.layers,
@@ -102,3 +102,6 @@ def build_model(
             mean=mean,
             std=std,
         )
+        if recipe.t1 == 0:
+            model.dynamics.requires_grad_(False)  # no loss reaches f, and processes would wait for its gradient
+        return model

@@ -6,7 +6,7 @@ No class name ever stands inside data: the annotation of a field says what its v
 import hashlib
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from enum import Enum
@@ -34,11 +34,15 @@ def from_plain(kind: type[T], plain: Any, path: str = "recipe") -> T:
     Raises:
         RecipeError: If a field is unknown or missing or a value does not fit; names the path.
     """
+    return _value_of(kind, plain, path)
+
+
+def _value_of(kind: Any, plain: Any, path: str) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        return None if plain is None else from_plain(next(a for a in arguments if a is not type(None)), plain, path)
+        return None if plain is None else _value_of(next(a for a in arguments if a is not type(None)), plain, path)
     if origin is tuple:
-        return tuple(from_plain(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(_listed(plain, path)))
+        return tuple(_value_of(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(_listed(plain, path)))
     if is_dataclass(kind):
         return _dataclass(kind, plain, path)
     if issubclass(kind, Enum):
@@ -52,16 +56,23 @@ def fingerprint(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def with_override(value: T, path: str, text: str) -> T:
-    """Return a copy of a dataclass with the field at a dotted path set from text: "student.training.epochs", "2".
+def with_overrides(value: T, changes: Sequence[tuple[str, str]]) -> T:
+    """Return a copy of a dataclass with fields at dotted paths set from text: [("student.training.epochs", "2"), ...].
 
-    Lists are written with commas, and nothing as "none".
+    Lists are written with commas, and nothing as "none". The result is checked once, with all changes in it: a method and
+    its number of steps can only change together.
 
     Raises:
-        RecipeError: If the path names no field, or the text does not fit it; says which fields there are.
+        RecipeError: If a path names no field, or a text does not fit it; says which fields there are.
     """
     plain = to_plain(value)
-    holder, kind, names = plain, type(value), path.split(".")
+    for path, text in changes:
+        _set_from_text(plain, type(value), path, text)
+    return from_plain(type(value), plain)
+
+
+def _set_from_text(plain: dict[str, Any], kind: Any, path: str, text: str) -> None:
+    holder, names = plain, path.split(".")
     for depth, name in enumerate(names):
         kind = _field_kind(kind, name, ".".join(names[:depth]) or "The recipe")
         if depth + 1 < len(names):
@@ -69,7 +80,6 @@ def with_override(value: T, path: str, text: str) -> T:
             if holder is None:
                 raise RecipeError(f"{'.'.join(names[: depth + 1])} is none here, so {path} cannot be set.")
     holder[names[-1]] = _from_text(kind, text, path)
-    return from_plain(type(value), plain)
 
 
 def _field_kind(kind: Any, name: str, where: str) -> Any:
@@ -127,7 +137,7 @@ def _dataclass(kind: Any, plain: Any, path: str) -> Any:
     if unknown:
         raise RecipeError(unknown_name(f"{path} has no field", unknown[0], hints))
     try:
-        return kind(**{name: from_plain(hints[name], plain[name], f"{path}.{name}") for name in plain})
+        return kind(**{name: _value_of(hints[name], plain[name], f"{path}.{name}") for name in plain})
     except TypeError as error:
         raise RecipeError(f"{path} is not complete: {error}.") from None
     except NodestillError as error:

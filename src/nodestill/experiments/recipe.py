@@ -51,7 +51,8 @@ class TeacherRecipe:
 
     def __post_init__(self) -> None:
         _require(self.depth >= 8 and self.depth % 6 == 2, "teacher.depth", self.depth, "be 6 n + 2; the paper uses 20 to 110")
-        _require(self.width >= 1, "teacher.width", self.width, "be at least 1; 16 is the published network")
+        even = self.width >= 2 and self.width % 2 == 0
+        _require(even, "teacher.width", self.width, "be even and at least 2; 16 is the published network")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class StudentRecipe:
 
     def __post_init__(self) -> None:
         _require(self.channels >= 1, "student.channels", self.channels, "be at least 1; the paper uses 512")
-        _require(self.t1 >= 0, "student.t1", self.t1, "not be negative; the paper uses 1, 100 and 500")
+        _require(0 <= self.t1 < float("inf"), "student.t1", self.t1, "be finite and >= 0; the paper uses 1, 100 and 500")
         _require(self.layers >= 1, "student.layers", self.layers, "be at least 1; the paper uses 4")
 
 
@@ -111,7 +112,8 @@ class RobustnessRecipe:
     def __post_init__(self) -> None:
         radii = self.eps_255
         ordered = list(radii) == sorted(set(radii)) and all(0 <= eps <= 255 for eps in radii)
-        _require(ordered, "robustness.eps_255", radii, "be increasing whole numbers of 1/255 from 0 to 255")
+        _require(ordered and bool(radii), "robustness.eps_255", radii, "be increasing whole numbers of 1/255 from 0 to 255")
+        _require(bool(self.attacks), "robustness.attacks", self.attacks, "name at least one: pgd, mi-fgsm")
         _require(self.images is None or self.images >= 1, "robustness.images", self.images, "be at least 1, or none for all")
         _require(self.batch_size >= 1, "robustness.batch_size", self.batch_size, "be at least 1")
 
@@ -151,7 +153,9 @@ class Recipe:
             self.student.distillation is not None, "student.distillation", None, "be set: the student is the distilled one"
         )
         _require(self.monitor_images >= 0, "monitor_images", self.monitor_images, "not be negative; 0 switches it off")
-        _require(bool(self.name) and "/" not in self.name, "name", self.name, "be a plain word")
+        _require(-(2**63) <= self.seed < 2**63, "seed", self.seed, "fit into 64 bits")
+        plain = bool(self.name) and self.name[0] != "." and "/" not in self.name and self.name.isprintable()
+        _require(plain, "name", repr(self.name), "be a plain word: it names a folder")
 
     def students(self) -> dict[Role, StudentRecipe]:
         """Return the distilled student and its controls by role."""

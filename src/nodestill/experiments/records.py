@@ -51,8 +51,8 @@ def read_run(folder: RunFolder) -> RunRecords:
     Raises:
         DataError: If a file is missing or damaged.
     """
-    recipe = folder.read("recipe.json")
-    robustness = folder.rows("robustness.jsonl")
+    recipe = folder.read("recipe.json", "role", "title", "dataset", "seed", "model", "class_names")
+    robustness = folder.rows("robustness.jsonl", "recipe", "attack", "eps_255")
     newest = robustness[-1]["recipe"] if robustness else None
     gallery = folder.read("gallery.json") if (folder.path / "gallery.json").exists() else []
     return RunRecords(
@@ -62,7 +62,7 @@ def read_run(folder: RunFolder) -> RunRecords:
         recipe=recipe,
         environment=folder.read("environment.json"),
         training=folder.rows("training.jsonl"),
-        evaluation=folder.read("evaluation.json"),
+        evaluation=folder.read("evaluation.json", "clean", "evaluations", "cost", "seconds"),
         robustness=[row for row in robustness if row["recipe"] == newest],
         gallery=gallery,
     )
@@ -78,7 +78,7 @@ def read_experiment(root: Path, name: str) -> Experiment:
     if not (folder.path / "experiment.json").exists():
         known = sorted(path.parent.name for path in root.glob("*/experiment.json"))
         raise DataError(f"{root} holds no experiment {name!r}. It holds: {', '.join(known) or 'none; run a recipe first'}.")
-    listed = folder.read("experiment.json")
+    listed = folder.read("experiment.json", "recipe", "members")
     members = [RunFolder(root / member) for member in listed["members"]]
     runs = tuple(read_run(member) for member in members if member.is_done)
     if not runs:

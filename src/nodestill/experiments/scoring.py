@@ -114,4 +114,5 @@ def _cost(model: nn.Module, data: ImageSet, counts: Tensor | None) -> dict[str, 
         example = torch.zeros(1, *shape, device=data.images.device)
         return {"parameters": parameter_count(model), "macs": macs(model, example), "macs_per_evaluation": None}
     cost = forward_macs(model, shape, 0.0 if counts is None else float(counts.double().mean()))
-    return {"parameters": parameter_count(model), "macs": cost.total, "macs_per_evaluation": cost.per_evaluation}
+    used = parameter_count(model) - (parameter_count(model.dynamics) if model.t1 == 0 else 0)  # stem only: f is there, unused
+    return {"parameters": used, "macs": cost.total, "macs_per_evaluation": cost.per_evaluation}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from nodestill.attacks import AttackName, Subject, adversarial_examples, paper_budget, robustness_sweep
 from nodestill.data import DataIdentity, ImageSet, Split, identify, load_image_set
@@ -97,7 +98,7 @@ def run(recipe: Recipe, workspace: Workspace, until: Stage = Stage.ROBUSTNESS) -
     identity = identify(recipe.dataset, workspace.data_root)
     found = members(recipe, identity)
     listing = {"name": recipe.name, "recipe": to_plain(recipe), "members": [member.folder for member in found]}
-    workspace.store.folder(recipe.name).write("experiment.json", listing)
+    _list_members(workspace.store.folder(recipe.name), listing)
     images = _Images(recipe, workspace)
     chosen = found[:1] if until is Stage.TEACHER else found
     trained = [_train(member, found[0], recipe, workspace, images) for member in chosen]
@@ -106,6 +107,11 @@ def run(recipe: Recipe, workspace: Workspace, until: Stage = Stage.ROBUSTNESS) -
     folders = [workspace.store.folder(member.folder) for member in chosen]
     attacked = [attack_run(folder, recipe.robustness, workspace, identity, lambda: images.test) for folder in folders]
     return any(trained) or any(attacked)
+
+
+def _list_members(folder: RunFolder, listing: dict[str, Any]) -> None:
+    if not (folder.path / "experiment.json").exists() or folder.read("experiment.json") != listing:
+        folder.write("experiment.json", listing)
 
 
 def _train(member: Member, teacher: Member, recipe: Recipe, workspace: Workspace, images: _Images) -> bool:
@@ -140,7 +146,11 @@ def attack_run(
         DataError: If the folder is not finished or damaged, or the images have other classes than the model.
     """
     key = fingerprint(asked, identity.key)
-    done = {(AttackName(r["attack"]), r["eps_255"]) for r in folder.rows("robustness.jsonl") if r["recipe"] == key}
+    done = {
+        (AttackName(r["attack"]), r["eps_255"])
+        for r in folder.rows("robustness.jsonl", "recipe", "attack", "eps_255")
+        if r["recipe"] == key
+    }
     missing = [(attack, eps) for attack in asked.attacks for eps in asked.eps_255 if (attack, eps) not in done]
     if not missing:
         return False
@@ -150,12 +160,12 @@ def attack_run(
     _require_classes(folder, class_names, data)
     task = f"attack {recipe['role']} {recipe['title']}"
     subject = subject_of(model, _counter(workspace.watch, task, missing, data, asked))
+    _write_gallery(folder, subject, data, asked)  # first: once all rows are there, nothing is left to do
     rows = robustness_sweep(
         subject, data, asked.protocol, asked.attacks, asked.eps_255, asked.batch_size, seed=asked.seed, done=done
     )
     for row in rows:
         folder.append("robustness.jsonl", {**to_plain(row), "recipe": key, "data": identity.provenance})
-    _write_gallery(folder, subject, data, asked)
     return True
 
 
@@ -168,7 +178,8 @@ def _require_classes(folder: RunFolder, class_names: Sequence[str], data: ImageS
 
 
 def _write_gallery(folder: RunFolder, subject: Subject, data: ImageSet, asked: RobustnessRecipe) -> None:
-    eps = min(asked.eps_255, key=lambda eps: abs(eps - 8)) if asked.eps_255 else 0
+    widest = max(asked.eps_255, default=0)
+    eps = min(asked.eps_255, key=lambda eps: abs(eps - max(8, widest // 2 if widest > 20 else 8)), default=0)
     folder.write("gallery.json", gallery_rows(adversarial_examples(subject, data, eps, _PICTURES, seed=asked.seed), eps))
 
 

@@ -35,27 +35,27 @@ class RunFolder:
         """Write a value as JSON."""
         self._replace(name, (json.dumps(to_plain(value), indent=1) + "\n").encode())
 
-    def read(self, name: str) -> Any:
-        """Return the JSON value of a file.
+    def read(self, name: str, *fields: str) -> Any:
+        """Return the JSON value of a file; if fields are named, a table that has them.
 
         Raises:
             DataError: If it is missing or damaged.
         """
         path = self.path / name
         try:
-            return json.loads(path.read_text())
+            return _with_fields(json.loads(path.read_text()), fields)
         except FileNotFoundError:
             raise DataError(f"{path} is missing. Run the recipe that made this folder again, or remove the folder.") from None
         except (ValueError, OSError) as error:
             raise DataError(f"{path} is damaged ({error}). Remove the folder {self.path} and run its recipe again.") from None
 
-    def rows(self, name: str) -> list[dict]:
-        """Return the rows of a JSON-lines file; none if there is no file."""
+    def rows(self, name: str, *fields: str) -> list[dict]:
+        """Return the rows of a JSON-lines file, each with the fields named; none if there is no file."""
         path = self.path / name
         if not path.exists():
             return []
         try:
-            return [json.loads(line) for line in path.read_text().splitlines() if line]
+            return [_with_fields(json.loads(line), fields) for line in path.read_text().splitlines() if line]
         except (ValueError, OSError) as error:
             raise DataError(f"{path} is damaged ({error}). Remove this file and run its recipe again.") from None
 
@@ -97,18 +97,23 @@ class RunFolder:
         self._save_tensors("state.safetensors", tensors, {"epochs_done": str(epochs_done)})
 
     def load_state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-        """Fill model and optimiser with what was saved and return the epochs done; 0 if nothing was."""
-        if not (self.path / "state.safetensors").exists():
+        """Fill model and optimiser with what was saved and return the epochs done; 0 if nothing was.
+
+        Raises:
+            DataError: If it is damaged, or of another model.
+        """
+        path = self.path / "state.safetensors"
+        if not path.exists():
             return 0
-        tensors = self._load_tensors("state.safetensors")
-        done = int(self._metadata("state.safetensors")["epochs_done"])
-        model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, key, field = name.split(".", 2)
-                state.setdefault(int(key), {})[field] = value
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        tensors = self._load_tensors(path.name)
+        try:
+            done = int(self._metadata(path.name)["epochs_done"])
+            model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
+        except (KeyError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise DataError(f"{path} does not fit its recipe ({reason}). Remove {self.path} and run again.") from None
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": _optimizer_state(tensors), "param_groups": groups})
         return done
 
     def _save_tensors(self, name: str, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -148,6 +153,23 @@ class RunFolder:
                 f"Cannot write {self.path / name}: {error.strerror or error}. Everything finished before is kept: "
                 "make room or choose another folder with --store, and run the same command again."
             ) from None
+
+
+def _with_fields(value: Any, fields: Sequence[str]) -> Any:
+    missing = [field for field in fields if not isinstance(value, dict) or field not in value]
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    return value
+
+
+def _optimizer_state(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """Return the optimiser's state by number of the parameter, from tensors named optimizer.<number>.<field>."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, key, field = name.split(".", 2)
+            state.setdefault(int(key), {})[field] = value
+    return state
 
 
 @dataclass(frozen=True)

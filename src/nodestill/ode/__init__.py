@@ -1,5 +1,6 @@
 """Solving initial value problems: batch-independent, with exact gradients, and with an account of what was done."""
 
+from nodestill.ode.calibrate import calibrated
 from nodestill.ode.solve import solve
 from nodestill.ode.solver import (
     GradientMode,
@@ -11,5 +12,19 @@ from nodestill.ode.solver import (
     StepControl,
     StepRecord,
 )
+from nodestill.ode.torchdiffeq_style import odeint, odeint_adjoint
 
-__all__ = ["GradientMode", "Method", "Solution", "SolveStats", "Solver", "Status", "StepControl", "StepRecord", "solve"]
+__all__ = [
+    "GradientMode",
+    "Method",
+    "Solution",
+    "SolveStats",
+    "Solver",
+    "Status",
+    "StepControl",
+    "StepRecord",
+    "calibrated",
+    "odeint",
+    "odeint_adjoint",
+    "solve",
+]

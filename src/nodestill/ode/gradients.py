@@ -1,27 +1,27 @@
-"""The ways to differentiate a solve, as one autograd function around loops that know nothing of it.
+"""The ways to differentiate a solve, as autograd functions around loops that know nothing of them.
 
-Both modes pull the gradient back through the very steps that were taken, with their sizes held constant: no derivative of
-step-size control, so nothing of one image leaks into another. RECOMPUTE makes the evaluations of each step again from the
-state it started from; DIRECT kept them.
+DIRECT and RECOMPUTE, here, pull the gradient back through the very steps that were taken, with their sizes held constant: no
+derivative of step-size control, so nothing of one image leaks into another. RECOMPUTE makes the evaluations of each step again
+from the state it started from; DIRECT kept them. ADJOINT and the reversible method have files of their own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nodestill.errors import InputError
-from nodestill.ode.march import Problem, Progress, Taken
-from nodestill.ode.solver import GradientMode, Status
+from nodestill.ode.adjoint import AdjointSolve
+from nodestill.ode.march import Problem, Progress, Sizes, Taken, travel
+from nodestill.ode.reversible import ReversibleSolve
+from nodestill.ode.scope import check_leaves, check_weights
+from nodestill.ode.solver import GradientMode, Method, Status
 from nodestill.ode.step import Kept, add, evaluate, pull_back_step, take_step
 from nodestill.ode.tableaus import Tableau
 
-Travel = Callable[[Tensor, GradientMode | None], Progress]
 
-
-def differentiable(problem: Problem, travel: Travel, y0: Tensor) -> tuple[Progress, Tensor, tuple[Tensor, ...]]:
+def differentiable(problem: Problem, sizes: Sizes | None, y0: Tensor) -> tuple[Progress, Tensor, tuple[Tensor, ...]]:
     """Solve, and connect the results to y0 and to the parameters of f for a later backward pass.
 
     Returns:
@@ -32,17 +32,23 @@ def differentiable(problem: Problem, travel: Travel, y0: Tensor) -> tuple[Progre
     if not torch.is_grad_enabled():  # an autograd function sees what requires a gradient, not whether one is recorded
         y0, parameters = y0.detach(), []
     found: list[Progress] = []
-    error, *ends = _Solve.apply(problem, travel, found, y0, *parameters)
+    error, *ends = _function(problem).apply(problem, sizes, found, y0, *parameters)
     return found[0], error, tuple(ends)
+
+
+def _function(problem: Problem) -> type[torch.autograd.Function]:
+    if problem.solver.method is Method.REVERSIBLE:
+        return ReversibleSolve
+    return AdjointSolve if problem.solver.gradient is GradientMode.ADJOINT else _Solve
 
 
 class _Solve(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, problem: Problem, travel: Travel, found: list[Progress], y0: Tensor, *parameters: Tensor
+        ctx: Any, problem: Problem, sizes: Sizes | None, found: list[Progress], y0: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, ...]:
         wanted = any(ctx.needs_input_grad)
-        progress = travel(y0, problem.solver.gradient if wanted else None)
+        progress = travel(problem, sizes, y0, problem.solver.gradient if wanted else None)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(y0, *parameters)
         ctx.problem, ctx.parameters, ctx.status, ctx.checked = problem, parameters, progress.status, False
@@ -112,11 +118,10 @@ def _pull_back(
     if of_error is not None:
         of_error = (of_error if taken.index is None else of_error[taken.index]).double()
     part, gradients = pull_back_step(kept, tableau, taken.h, _dense_like(part, taken.y), of_error, wanted)
-    if taken.index is not None:
-        whole = whole.clone()
-        whole[taken.index] = part
-        part = whole
-    return part, gradients
+    if taken.index is None:
+        return part, gradients
+    whole[taken.index] = part  # in place: `_of_arrived` and `_shaped` made it, it is not the caller's
+    return whole, gradients
 
 
 def _shaped(cotangent: Tensor | None, taken: Taken, of_error: Tensor | None) -> Tensor:
@@ -148,39 +153,3 @@ def _made(problem: Problem, tableau: Tableau, taken: Taken) -> tuple[Kept, ...]:
         return first + taken.kept
     with torch.no_grad():
         return first + take_step(problem.field, tableau, taken.t, taken.h, taken.y, slope, keep=True).kept
-
-
-def check_weights(dynamics: nn.Module, parameters: Sequence[Tensor]) -> None:
-    """Refuse to go back through an f whose weights are other tensors by now: steps made again would be others.
-
-    Raises:
-        InputError: If a weight that a gradient is wanted for was exchanged or frozen since the solve.
-    """
-    if not {id(p) for p in parameters} <= {id(p) for p in dynamics.parameters() if p.requires_grad}:
-        raise InputError(
-            "The weights of f are not those that it was solved with: one was replaced or frozen since. "
-            "Go back through a solve before that; with torch.func.functional_call, inside the function called."
-        )
-
-
-def check_leaves(parameters: Sequence[Tensor], kept: Kept) -> None:
-    """Refuse an f that reads tensors with a gradient which a solve could not return, as one evaluation shows.
-
-    Raises:
-        InputError: If f depends on a tensor that requires a gradient and is not one of its parameters.
-    """
-    known = {id(p) for p in parameters}
-    seen = {p.grad_fn for p in parameters if p.grad_fn is not None}  # computed weights end the search
-    pending = [kept.slope.grad_fn]
-    while pending:
-        node = pending.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        leaf = getattr(node, "variable", None)
-        if leaf is not None and leaf is not kept.y and id(leaf) not in known:
-            raise InputError(
-                f"f depends on a tensor of shape {tuple(leaf.shape)} that requires a gradient but is not one of its "
-                "parameters, so its gradient would be lost. Register it as a parameter of f, or detach it."
-            )
-        pending += [parent for parent, _ in node.next_functions]

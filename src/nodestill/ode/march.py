@@ -94,6 +94,14 @@ class _Front:
         return _Front(*[part[chosen] for part in (self.index, self.travelled, self.size, self.y, self.slope)], first=())
 
 
+Sizes = Sequence[Sequence[PerImage]]  # step sizes to take: for each target, one row of the batch after another
+
+
+def travel(problem: Problem, sizes: Sizes | None, y0: Tensor, keep: GradientMode | None) -> Progress:
+    """Solve with step sizes of its own choice, or with those given."""
+    return march(problem, y0, keep) if sizes is None else follow(problem, y0, sizes, keep)
+
+
 def march(problem: Problem, y0: Tensor, keep: GradientMode | None) -> Progress:
     """Solve adaptively from t0 to each target in turn. An image that fails keeps its status and goes no further."""
     progress, first = _start(problem, y0, keep is GradientMode.DIRECT)
@@ -104,7 +112,7 @@ def march(problem: Problem, y0: Tensor, keep: GradientMode | None) -> Progress:
         front = _leave(progress, before, first)
         while len(front.index):
             front = _attempt(problem, progress, front, target, keep)
-        progress.ends.append(_marked(progress))
+        progress.ends.append(marked(progress))
         before, first = target, ()
     return progress
 
@@ -112,7 +120,7 @@ def march(problem: Problem, y0: Tensor, keep: GradientMode | None) -> Progress:
 def _start(problem: Problem, y0: Tensor, keep: bool) -> tuple[Progress, tuple[Kept, ...]]:
     """Evaluate f at the start and choose each image's first step."""
     solver, order = problem.solver, problem.tableau.order
-    progress = _nowhere(y0)
+    progress = nowhere(y0)
     t = problem.time(progress.size)
     slope, first = evaluate(problem.field, t, y0, keep)
     progress.slope = slope.to(y0.dtype)
@@ -126,7 +134,8 @@ def _start(problem: Problem, y0: Tensor, keep: bool) -> tuple[Progress, tuple[Ke
     return progress, first
 
 
-def _nowhere(y0: Tensor) -> Progress:
+def nowhere(y0: Tensor) -> Progress:
+    """Return the progress of a batch that has not left its start, all counts zero."""
     count = torch.zeros(len(y0), dtype=torch.int64, device=y0.device)
     zero = torch.zeros(len(y0), dtype=torch.float64, device=y0.device)
     return Progress(y0, y0, zero, *[count.clone() for _ in range(4)], zero.clone())
@@ -152,7 +161,8 @@ def _attempt(problem: Problem, progress: Progress, front: _Front, target: float,
     _book(progress, front, problem, trial, accepted, h)
     progress.status[front.index] = status
     if keep is not None:
-        progress.trace[-1].append(_taken(progress, front, t, signed, trial, None if all_accepted else accepted))
+        taken = _taken(progress, front, t, signed, trial, None if all_accepted else accepted)
+        progress.trace[-1] += [taken] if len(taken.t) else []  # f need not bear a batch of none
     front = _moved(front, trial, h, accepted, all_accepted)
     front.size = next_size(h, ratio, problem.tableau.order)
     return _part(progress, front, leaving) if any_leaving else front
@@ -224,18 +234,18 @@ def _replaced(whole: Tensor, index: Tensor, part: Tensor) -> Tensor:
     return result
 
 
-def _marked(progress: Progress) -> Tensor:
+def marked(progress: Progress) -> Tensor:
     """Return the states with those of failed images not a number, so that no one takes them for a result."""
     failed = like_state(progress.status != Status.DONE, progress.y).bool()
     return torch.where(failed, torch.nan, progress.y)  # masked_fill would lose the memory layout
 
 
-def follow(problem: Problem, y0: Tensor, sizes: Sequence[Sequence[PerImage]], keep: GradientMode | None) -> Progress:
+def follow(problem: Problem, y0: Tensor, sizes: Sizes, keep: GradientMode | None) -> Progress:
     """Take the given steps to each target in turn, without error control; a size of 0 stands still.
 
     Nothing is read back from an accelerator. On the CPU images that stand still leave the batch.
     """
-    progress = _nowhere(y0)
+    progress = nowhere(y0)
     travelled = progress.error.clone()
     for target, rows in zip(problem.targets, sizes, strict=True):
         progress.trace.append([])
@@ -245,7 +255,7 @@ def follow(problem: Problem, y0: Tensor, sizes: Sequence[Sequence[PerImage]], ke
             travelled = travelled + h
         progress.status[(travelled - target).abs() > 1e-9 * target] = Status.STEP_LIMIT  # given steps lead elsewhere
         progress.status[~torch.isfinite(rms(progress.y))] = Status.NON_FINITE
-        progress.ends.append(_marked(progress))
+        progress.ends.append(marked(progress))
     return progress
 
 
@@ -253,6 +263,8 @@ def _follow_step(problem: Problem, progress: Progress, travelled: PerImage, h: P
     index, y, whole = None, progress.y, progress.y
     if y.device.type == "cpu" and not bool(h.all()):
         index = torch.nonzero(h)[:, 0]
+        if len(index) == 0:
+            return
         y, h, travelled = y[index], h[index], travelled[index]
     tableau, direct = problem.tableau.without_error, keep is GradientMode.DIRECT
     t, signed = problem.time(travelled), problem.sign * h

@@ -6,7 +6,6 @@ done. It does not interpolate (asked-for times are landed on) and has no implici
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -14,8 +13,8 @@ from torch import Tensor, nn
 
 from nodestill.errors import InputError
 from nodestill.ode.gradients import differentiable
-from nodestill.ode.march import PerImage, Problem, Progress, follow, march
-from nodestill.ode.solver import Solution, Solver, StepRecord, no_times
+from nodestill.ode.march import PerImage, Problem, Progress, Sizes
+from nodestill.ode.solver import Method, Solution, Solver, StepRecord, no_times
 from nodestill.ode.step import Field
 from nodestill.ode.tableaus import tableau
 
@@ -61,10 +60,16 @@ def solve(
         steps before a target are made equal; the target is landed on, not interpolated.
     """
     _check(y0, t0, t1, times, replay)
+    if not isinstance(dynamics, nn.Module):
+        raise InputError(f"f must be a torch.nn.Module, got {type(dynamics).__name__}. Put it into the forward of a module.")
+    if times and solver.method is Method.REVERSIBLE:
+        raise InputError(
+            f"A reversible solve reports no times between, got {list(times)}. Solve each stretch, or take another method."
+        )
     targets = _targets(t0, t1, times)
     sign = math.copysign(1.0, t1 - t0)
     problem = Problem(Field(dynamics, solver.precision), tableau(solver.method), solver, t0, sign, targets)
-    progress, error, ends = differentiable(problem, _loop(problem, replay), _dense(y0))
+    progress, error, ends = differentiable(problem, _sizes(problem, replay, y0), _dense(y0))
     at_times = torch.stack(ends[: len(times)]) if times else no_times(y0)
     record = _record(progress, y0)
     solution = Solution(ends[-1], progress.stats(), at_times, progress.status, record, error)
@@ -94,12 +99,11 @@ def _targets(t0: float, t1: float, times: Sequence[float]) -> tuple[float, ...]:
     return tuple(distances[:-1] if len(distances) > 1 and distances[-2] == distances[-1] else distances)
 
 
-def _loop(problem: Problem, replay: StepRecord | None):
+def _sizes(problem: Problem, replay: StepRecord | None, y0: Tensor) -> Sizes | None:
+    """Return the steps to take where they are given; None where the solve chooses them."""
     if replay is not None:
-        return lambda y, keep: follow(problem, y, [list(replay.sizes)], keep)
-    if problem.solver.method.is_adaptive:
-        return partial(march, problem)
-    return lambda y, keep: follow(problem, y, _equal_steps(problem, y), keep)
+        return [list(replay.sizes)]
+    return None if problem.solver.method.is_adaptive else _equal_steps(problem, y0)
 
 
 def _equal_steps(problem: Problem, y0: Tensor) -> list[list[PerImage]]:

@@ -19,21 +19,26 @@ class Method(Enum):
     """Runge-Kutta methods. Those with an embedded error estimate adapt their steps, the others take `Solver.steps`."""
 
     DOPRI5 = "dopri5"
+    TSIT5 = "tsit5"
+    BOSH3 = "bosh3"
+    HEUN_EULER = "heun-euler"
     EULER = "euler"
     MIDPOINT = "midpoint"
     RK4 = "rk4"
+    REVERSIBLE = "reversible"  # midpoint steps that can be undone: exact gradients, memory independent of their number
 
     @property
     def is_adaptive(self) -> bool:
         """Whether the method estimates its own error, and so chooses its own steps."""
-        return self is Method.DOPRI5
+        return self in (Method.DOPRI5, Method.TSIT5, Method.BOSH3, Method.HEUN_EULER)
 
 
 class GradientMode(Enum):
-    """How a solve is differentiated. Both differentiate the steps that were taken, with their sizes held constant."""
+    """How a solve is differentiated. The first two differentiate the very steps that were taken, their sizes held constant."""
 
     DIRECT = "direct"  # keep what each evaluation of f needs for its derivative; memory grows with steps x stages
     RECOMPUTE = "recompute"  # keep the state at each accepted step, redo the step backwards; same gradient, little memory
+    ADJOINT = "adjoint"  # solve the adjoint equation backwards; constant memory, a *different* (continuous) gradient
 
 
 class StepControl(Enum):
@@ -62,9 +67,9 @@ class Solver:
         atol: Absolute tolerance of a step's error estimate, > 0; adaptive methods only.
         max_steps: Limit on attempted steps of an adaptive method; reaching it is a failure of the images not yet done.
         steps: Number of steps of a fixed-step method, >= 1; None for an adaptive method.
-        first_step: Size of the first step in units of time. None probes it from two evaluations of f.
+        first_step: Size of the first step in units of time. None probes it, for one more evaluation of f.
         step_control: Whose error decides the size of a step.
-        gradient: How the solve is differentiated.
+        gradient: How the solve is differentiated; REVERSIBLE has its own way and pays no heed.
         precision: Arithmetic inside f. State and error control keep the dtype of y0, times and step sizes float64.
 
     Raises:

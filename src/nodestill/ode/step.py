@@ -151,7 +151,7 @@ def pull_back_step(
             seed += pulled.total(_row(column(tableau, i, len(kept)), cotangent), first=i + 1)
         if nu is not None:
             seed += nu * float(tableau.error[i])
-        mu, *of_parameters = _pull_back_slope(kept[i], seed.mul_(size), parameters)
+        mu, *of_parameters = pull_back_slope(kept[i], seed.mul_(size), parameters)
         pulled.put(i, mu)
         gradients = [add(total, new) for total, new in zip(gradients, of_parameters, strict=True)]
     return cotangent + pulled.total(cotangent.new_ones(len(kept))), gradients
@@ -227,7 +227,8 @@ def _row(row: Sequence, y: State) -> Tensor:
     return weights(tuple(row), y.dtype, y.device)
 
 
-def _pull_back_slope(kept: Kept, seed: State, parameters: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+def pull_back_slope(kept: Kept, seed: State, parameters: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    """Pull a cotangent of f(t, y) back to y and to the parameters; what f does not use has no gradient (y: zero)."""
     if not kept.slope.requires_grad:
         return torch.zeros_like(kept.y), *[None] * len(parameters)
     found = torch.autograd.grad(kept.slope, [kept.y, *parameters], seed.to(kept.slope.dtype), allow_unused=True)

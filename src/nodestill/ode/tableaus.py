@@ -111,4 +111,73 @@ DOPRI5 = Tableau(
     error=tuple(b - b_hat for b, b_hat in zip(_DOPRI5_B, _DOPRI5_B_HAT, strict=True)),
 )
 
-_TABLEAUS = {Method.EULER: EULER, Method.MIDPOINT: MIDPOINT, Method.RK4: RK4, Method.DOPRI5: DOPRI5}
+# Tsitouras 2011, "Runge-Kutta pairs of order 5(4) satisfying only the first column simplifying assumption", Comput. Math.
+# Appl. 62(2), table 1. Published in decimals: the order conditions hold to about 1e-15.
+_TSIT5_B = (
+    F("0.09646076681806523"),
+    F("0.01"),
+    F("0.4798896504144996"),
+    F("1.379008574103742"),
+    F("-3.290069515436081"),
+    F("2.324710524099774"),
+    F(0),
+)
+TSIT5 = Tableau(
+    order=5,
+    c=(F(0), F("0.161"), F("0.327"), F("0.9"), F("0.9800255409045097"), F(1), F(1)),
+    a=(
+        (),
+        (F("0.161"),),
+        (F("-0.008480655492356989"), F("0.335480655492357")),
+        (F("2.8971530571054935"), F("-6.359448489975075"), F("4.3622954328695815")),
+        (F("5.325864828439257"), F("-11.748883564062828"), F("7.4955393428898365"), F("-0.09249506636175525")),
+        (
+            F("5.86145544294642"),
+            F("-12.92096931784711"),
+            F("8.159367898576159"),
+            F("-0.071584973281401"),
+            F("-0.028269050394068383"),
+        ),
+        _TSIT5_B[:6],
+    ),
+    b=_TSIT5_B,
+    error=(
+        F("0.001780011052226"),
+        F("0.000816434459657"),
+        F("-0.007880878010262"),
+        F("0.144711007173263"),
+        F("-0.582357165452555"),
+        F("0.458082105929187"),
+        F(-1, 66),
+    ),
+)
+
+# Bogacki and Shampine 1989, "A 3(2) pair of Runge-Kutta formulas", Appl. Math. Lett. 2(4), eq. 5.
+BOSH3 = Tableau(
+    order=3,
+    c=(F(0), F(1, 2), F(3, 4), F(1)),
+    a=((), (F(1, 2),), (F(0), F(3, 4)), (F(2, 9), F(1, 3), F(4, 9))),
+    b=(F(2, 9), F(1, 3), F(4, 9), F(0)),
+    error=(F(2, 9) - F(7, 24), F(1, 3) - F(1, 4), F(4, 9) - F(1, 3), F(-1, 8)),
+)
+
+# Heun 1900 with Euler embedded; Hairer, Norsett, Wanner 1993, section II.4. The evaluation at the end of a step, which the
+# next one starts with, is written as a third stage, so that every adaptive method here reuses its last stage.
+HEUN_EULER = Tableau(
+    order=2,
+    c=(F(0), F(1), F(1)),
+    a=((), (F(1),), (F(1, 2), F(1, 2))),
+    b=(F(1, 2), F(1, 2), F(0)),
+    error=(F(-1, 2), F(1, 2), F(0)),
+)
+
+_TABLEAUS = {
+    Method.DOPRI5: DOPRI5,
+    Method.TSIT5: TSIT5,
+    Method.BOSH3: BOSH3,
+    Method.HEUN_EULER: HEUN_EULER,
+    Method.EULER: EULER,
+    Method.MIDPOINT: MIDPOINT,
+    Method.RK4: RK4,
+    Method.REVERSIBLE: MIDPOINT,
+}

@@ -39,13 +39,26 @@ class Learner(NamedTuple):
     optimizer: Any  # Fabric's wrapper of a torch.optim.Optimizer
 
 
-def fabric_for(plan: Training, accelerator: str, devices: int) -> Any:
-    """Return a Fabric for a plan: 'cpu', 'cuda', 'mps' or 'auto', and the number of processes, one per device."""
+def fabric_for(accelerator: str, devices: int = 1, precision: Precision = Precision.FLOAT32) -> Any:
+    """Return a Fabric for 'cpu', 'cuda', 'mps' or 'auto', a number of processes, one per device, and an arithmetic.
+
+    Processes are spawned, so that only the training runs more than once, not the program around it.
+
+    Raises:
+        InputError: If this machine does not have what is asked for.
+    """
     from lightning.fabric import Fabric
 
-    precision = "bf16-mixed" if plan.precision is Precision.BFLOAT16 else "32-true"
-    strategy = "ddp" if devices > 1 else "auto"
-    return Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)
+    arithmetic = "bf16-mixed" if precision is Precision.BFLOAT16 else "32-true"
+    strategy = "ddp_spawn" if devices > 1 else "auto"
+    try:
+        return Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=arithmetic)
+    except (RuntimeError, ValueError, TypeError) as error:  # Lightning's own exceptions are among these
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise InputError(
+            f"This machine cannot compute on {devices} device(s) of kind {accelerator!r}: {reason}. "
+            "Choose others, or 1 and auto."
+        ) from None
 
 
 def set_up(model: nn.Module, plan: Training, fabric: Any) -> Learner:
@@ -137,7 +150,14 @@ def steps_per_epoch(data: ImageSet, plan: Training) -> int:
 
 
 def _share_of(batch: Batch, fabric: Any) -> Batch:
-    """Return this process's part of a batch: every world_size-th image, so that all parts are equally large."""
+    """Return this process's part of a batch: every world_size-th image.
+
+    The last batch of an epoch may not divide: then its first images come again, so that all parts are equally large and
+    none is empty, whose mean loss would not be a number.
+    """
     if fabric.world_size == 1:
         return batch
-    return Batch(*[part[fabric.global_rank :: fabric.world_size] for part in batch])
+    count = len(batch.labels)
+    share = -(-count // fabric.world_size)
+    mine = torch.arange(share, device=batch.labels.device) * fabric.world_size + fabric.global_rank
+    return Batch(*[part[mine % count] for part in batch])

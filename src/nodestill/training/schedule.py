@@ -61,7 +61,7 @@ class Training:
     precision: Precision = Precision.FLOAT32
 
     def __post_init__(self) -> None:
-        _require(self.lr > 0, "lr", self.lr, "be positive", "0.1 suits SGD, 0.001 Adam")
+        _require(0 < self.lr < float("inf"), "lr", self.lr, "be positive and finite", "0.1 suits SGD, 0.001 Adam")
         _require(self.epochs >= 1, "epochs", self.epochs, "be at least 1", "the paper uses 200")
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "lie in [0, 1)", "0.9 is usual")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "not be negative", "0 switches it off")
@@ -92,7 +92,7 @@ def learning_rate(plan: Training, step: int, steps_per_epoch: int) -> float:
         progress = (step + 1) / (total + 1)
         return plan.lr * min(progress / peak, (1 - progress) / (1 - peak))
     epoch = step // steps_per_epoch
-    return plan.lr * plan.decay ** sum(epoch >= m * plan.epochs for m in plan.milestones)
+    return plan.lr * plan.decay ** sum(epoch >= round(m * plan.epochs, 6) for m in plan.milestones)  # 0.55 * 100 > 55
 
 
 def build_optimizer(model: nn.Module, plan: Training) -> torch.optim.Optimizer:

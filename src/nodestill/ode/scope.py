@@ -1,0 +1,53 @@
+"""Which tensors the gradient of a solve can reach: y0 and the parameters of f. Everything else is refused, not dropped."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nodestill.errors import InputError
+from nodestill.ode.march import Problem
+from nodestill.ode.step import Kept, evaluate
+
+
+def check_scope(problem: Problem, y: Tensor, parameters: Sequence[Tensor]) -> None:
+    """Check weights and leaves with one evaluation of one image, where the backward pass keeps none that could be asked."""
+    check_weights(problem.field.dynamics, parameters)
+    t = problem.time(torch.zeros(1, dtype=torch.float64, device=y.device))
+    check_leaves(parameters, *evaluate(problem.field, t, y[:1], True)[1])
+
+
+def check_weights(dynamics: nn.Module, parameters: Sequence[Tensor]) -> None:
+    """Refuse to go back through an f whose weights are other tensors by now: steps made again would be others.
+
+    Raises:
+        InputError: If a weight that a gradient is wanted for was exchanged or frozen since the solve.
+    """
+    if not {id(p) for p in parameters} <= {id(p) for p in dynamics.parameters() if p.requires_grad}:
+        raise InputError(
+            "The weights of f are not those that it was solved with: one was replaced or frozen since. "
+            "Go back through a solve before that; with torch.func.functional_call, inside the function called."
+        )
+
+
+def check_leaves(parameters: Sequence[Tensor], kept: Kept) -> None:
+    """Refuse an f that reads tensors with a gradient which a solve could not return, as one evaluation shows.
+
+    Raises:
+        InputError: If f depends on a tensor that requires a gradient and is not one of its parameters.
+    """
+    known = {id(p) for p in parameters}
+    seen = {p.grad_fn for p in parameters if p.grad_fn is not None}  # computed weights end the search
+    pending = [kept.slope.grad_fn]
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and leaf is not kept.y and id(leaf) not in known:
+            raise InputError(
+                f"f depends on a tensor of shape {tuple(leaf.shape)} that requires a gradient but is not one of its "
+                "parameters, so its gradient would be lost. Register it as a parameter of f, or detach it."
+            )
+        pending += [parent for parent, _ in node.next_functions]

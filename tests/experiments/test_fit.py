@@ -1,0 +1,176 @@
+"""Training one member: stopped anywhere and resumed it is, bit for bit, the training that was never stopped."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import tiny
+from nodestill.errors import DataError, TimeUp, TrainingError
+from nodestill.experiments.fit import device_of, train_member
+from nodestill.experiments.loaded import load_run
+from nodestill.precision import Precision
+from nodestill.training import Schedule
+
+STEPS = 9  # of three epochs with three batches each
+
+
+def stop_at(step: int):
+    """A watcher that stops a training after so many optimiser steps."""
+
+    def watch(task: str, done: int, total: int, note: str) -> None:
+        assert total == STEPS
+        if done == step:
+            raise TimeUp("stopped by the test")
+
+    return watch
+
+
+def without_times(folder) -> dict[str, object]:
+    """All that a run recorded but how long it took."""
+    records = {path.name: path.read_bytes() for path in folder.path.iterdir() if path.name != "environment.json"}
+    rows = [json.loads(line) for line in records.pop("training.jsonl").splitlines()]
+    evaluation = json.loads(records.pop("evaluation.json"))
+    return {**records, "rows": [row | {"seconds": 0} for row in rows], "evaluation": evaluation | {"seconds": 0}}
+
+
+def trained(root: Path, member, teacher=None, stops: tuple[int, ...] = ()) -> dict[str, object]:
+    if teacher is not None:
+        train_member(tiny.job(root, teacher), "cpu", 1)
+    for step in stops:
+        with pytest.raises(TimeUp):
+            train_member(tiny.job(root, member, teacher, stop_at(step)), "cpu", 1)
+        torch.rand(step)  # no global random state takes part
+    job = tiny.job(root, member, teacher)
+    assert not job.folder.is_done
+    train_member(job, "cpu", 1)
+    assert job.folder.is_done
+    return without_times(job.folder)
+
+
+@pytest.mark.parametrize("plan", [tiny.SGD, tiny.ADAM, replace(tiny.SGD, schedule=Schedule.TRIANGLE, milestones=(0.3,))])
+@pytest.mark.parametrize("stops", [(5,), (1, 4, 8), (3,), (6, 9)])
+def test_a_stopped_residual_network_goes_on_bit_for_bit(tmp_path, plan, stops):
+    member = tiny.teacher(plan)
+    unbroken, resumed = trained(tmp_path / "a", member), trained(tmp_path / "b", member, stops=stops)
+    assert unbroken == resumed
+    assert {"weights.safetensors", "recipe.json", "DONE", "rows", "evaluation"} == set(resumed)
+
+
+@pytest.mark.parametrize("plan", [tiny.SGD, tiny.ADAM])
+def test_a_stopped_student_goes_on_bit_for_bit(tmp_path, plan):
+    teacher = tiny.teacher(tiny.SGD, width=4)
+    member = tiny.student(plan, teacher)
+    unbroken, resumed = trained(tmp_path / "a", member, teacher), trained(tmp_path / "b", member, teacher, (2, 7))
+    assert unbroken == resumed
+    assert unbroken["evaluation"]["clean"]["agreement"] is not None
+    assert unbroken["evaluation"]["evaluations"]["min"] >= 7  # one step of dopri5
+    assert set(unbroken["rows"][0]["parts"]) == {"cross_entropy", "kl", "accuracy", "agreement"}
+    assert set(unbroken["rows"][0]["measured"]) == {"accuracy", "loss", "evaluations"}
+
+
+def test_bfloat16_goes_on_bit_for_bit(tmp_path):
+    member = tiny.teacher(replace(tiny.SGD, precision=Precision.BFLOAT16), width=4)
+    single = trained(tmp_path / "a", tiny.teacher(tiny.SGD, width=4))
+    unbroken, resumed = trained(tmp_path / "b", member), trained(tmp_path / "c", member, stops=(4,))
+    assert unbroken == resumed
+    assert unbroken["weights.safetensors"] != single["weights.safetensors"]
+
+
+def test_the_seed_changes_the_weights(tmp_path):
+    member = tiny.teacher(tiny.SGD, width=2)
+    one, other = trained(tmp_path / "a", member), trained(tmp_path / "b", replace(member, seed=1))
+    assert one["weights.safetensors"] != other["weights.safetensors"]
+
+
+def test_an_epoch_that_was_logged_but_not_saved_is_logged_again(tmp_path, monkeypatch):
+    """Killed between the two writes after an epoch."""
+    member = tiny.teacher(tiny.SGD, width=2)
+    unbroken = trained(tmp_path / "a", member)
+    job = tiny.job(tmp_path / "b", member)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(job.folder), "save_state", lambda *_: (_ for _ in ()).throw(TimeUp("killed")))
+        with pytest.raises(TimeUp, match="killed"):
+            train_member(job, "cpu", 1)
+    assert len(job.folder.rows("training.jsonl")) == 1
+    train_member(job, "cpu", 1)
+    assert without_times(job.folder) == unbroken
+    assert [row["epoch"] for row in unbroken["rows"]] == [1, 2, 3]
+
+
+def test_a_training_that_was_killed_before_its_evaluation_only_evaluates(tmp_path, monkeypatch):
+    member = tiny.teacher(tiny.SGD, width=2)
+    unbroken, job = trained(tmp_path / "a", member), tiny.job(tmp_path / "b", member)
+    with monkeypatch.context() as patch:
+        patch.setattr("nodestill.experiments.fit.score", lambda *_: (_ for _ in ()).throw(TimeUp("killed")))
+        with pytest.raises(TimeUp):
+            train_member(job, "cpu", 1)
+    assert not job.folder.is_done
+    told = []
+    train_member(replace(job, watch=lambda *seen: told.append(seen)), "cpu", 1)
+    assert told == []
+    assert without_times(job.folder) == unbroken
+
+
+def test_progress_is_told_from_where_it_goes_on(tmp_path):
+    member, told = tiny.teacher(tiny.SGD, width=2), []
+    with pytest.raises(TimeUp):
+        train_member(tiny.job(tmp_path, member, watch=stop_at(5)), "cpu", 1)
+    train_member(tiny.job(tmp_path, member, watch=lambda *seen: told.append(seen)), "cpu", 1)
+    assert [done for _, done, _, _ in told] == [4, 5, 6, 7, 8, 9]  # the second epoch anew
+    assert {(task, total) for task, _, total, _ in told} == {("train teacher ResNet-8", STEPS)}
+    assert told[0][3].startswith("loss ")
+    assert told[1][3] == ""
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "training.jsonl"])
+def test_a_cut_file_stops_a_resume_with_one_clear_error(tmp_path, name):
+    member = tiny.teacher(tiny.SGD, width=2)
+    with pytest.raises(TimeUp):
+        train_member(tiny.job(tmp_path, member, watch=stop_at(5)), "cpu", 1)
+    path = tiny.job(tmp_path, member).folder.path / name
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=f"{name} is damaged"):
+        train_member(tiny.job(tmp_path, member), "cpu", 1)
+
+
+def test_a_teacher_that_is_not_finished_is_refused(tmp_path):
+    teacher = tiny.teacher(tiny.SGD, width=2)
+    with pytest.raises(DataError, match="holds no finished model"):
+        train_member(tiny.job(tmp_path, tiny.student(tiny.SGD, teacher), teacher), "cpu", 1)
+
+
+def test_a_diverging_training_keeps_what_was_before(tmp_path):
+    member = tiny.teacher(replace(tiny.SGD, lr=1e30), width=2)
+    job = tiny.job(tmp_path, member)
+    with pytest.raises(TrainingError, match="diverged"):
+        train_member(job, "cpu", 1)
+    assert job.folder.read("recipe.json")["role"] == "teacher"
+    assert not job.folder.is_done
+
+
+def test_what_is_recorded_is_what_was_asked_and_what_was_measured(tmp_path):
+    member = tiny.teacher(tiny.SGD, width=2)
+    job = tiny.job(tmp_path, member)
+    train_member(job, "cpu", 1)
+    recipe = job.folder.read("recipe.json")
+    assert (recipe["class_names"], recipe["image_size"], recipe["train_images"]) == (["a", "b", "c"], [8, 8], 48)
+    model, names, again = load_run(job.folder, device_of("cpu"))
+    assert (names, again) == (("a", "b", "c"), recipe)
+    images = job.test_set
+    with torch.no_grad():
+        right = model(images.images.float() / 255).argmax(1) == images.labels
+    evaluation = job.folder.read("evaluation.json")
+    assert evaluation["clean"]["accuracy"] == pytest.approx(float(right.double().mean()))
+    assert evaluation["clean"]["images"] == 30
+    assert evaluation["evaluations"] is None
+    environment = job.folder.read("environment.json")
+    assert environment["torch"] == torch.__version__
+    assert environment["threads"] == torch.get_num_threads()
+    assert not (job.folder.path / "state.safetensors").exists()
+
+
+def test_the_device_is_a_torch_device():
+    assert device_of("cpu") == torch.device("cpu")
