@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from nodestill import __version__
+from nodestill.printing import show_recipes, show_report, show_robustness, show_splits
 from nodestill.terminal import console, run_guarded, seconds_of, show_table, watching
 
 app = App(
@@ -107,9 +108,7 @@ def recipes(*, show: str | None = None, debug: bool = False) -> None:
     if show is not None:
         console.print_json(data=experiments.to_plain(experiments.recipe_named(show)))
         return
-    found = experiments.recipes().values()
-    rows = [[r.name, r.dataset.value, _paper_number(r), r.about] for r in found]
-    show_table(["Recipe", "Data", "Paper", "What it is"], rows, words=4)
+    show_recipes()
 
 
 @app.command
@@ -151,7 +150,7 @@ def attack(
     identity = identify(dataset, common.data)
     with _workspace(common) as workspace:
         experiments.attack_run(folder, asked, workspace, identity, lambda: load_image_set(dataset, Split.TEST, common.data))
-    _show_robustness(folder.rows("robustness.jsonl"), experiments.fingerprint(asked, identity.key))
+    show_robustness(folder.rows("robustness.jsonl"), experiments.attack_key(asked, identity))
     console.print(f"Rows: {folder.path / 'robustness.jsonl'}", soft_wrap=True)
 
 
@@ -183,7 +182,7 @@ def report(
     if out is not None and len(names) > 1:
         raise InputError(f"--out names one file, but there are {len(names)} experiments. Name one: {', '.join(names)}.")
     for name in names:
-        _write_report(store, name, out or store / name)
+        show_report(store, name, out or store / name)
 
 
 @app.command
@@ -228,20 +227,7 @@ def verify(dataset: str, *, data: Path | None = None, debug: bool = False) -> No
     from nodestill.data import verify as summaries
     from nodestill.experiments.plain import from_plain
 
-    found = summaries(from_plain(Dataset, dataset, "The data set"), data)
-    rows = [
-        [
-            s.split.value,
-            s.provenance,
-            str(s.count),
-            "x".join(map(str, s.shape)),
-            f"{s.pixel_mean:.3f}",
-            (s.sha256 or "bundled")[:16],
-        ]
-        for s in found
-    ]
-    show_table(["Split", "Data", "Images", "Shape", "Mean", "sha256"], rows, words=2)
-    show_table(["Class", *[s.split.value for s in found]], _class_rows(found))
+    show_splits(summaries(from_plain(Dataset, dataset, "The data set"), data))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -258,7 +244,7 @@ def _run(name: str, overrides: Sequence[str], until: str, common: Common) -> Non
     stage = experiments.from_plain(experiments.Stage, until, "--until")
     with _workspace(common) as workspace:
         changed = experiments.run(recipe, workspace, stage)
-    _write_report(common.store, recipe.name, common.store / recipe.name, always=changed)
+    show_report(common.store, recipe.name, common.store / recipe.name, always=changed)
 
 
 def _workspace(common: Common) -> Any:
@@ -284,48 +270,3 @@ def _workspace(common: Common) -> Any:
             yield Workspace(Store(common.store), common.data, accelerator.value, common.devices, watch)
 
     return opened()
-
-
-def _write_report(store: Path, name: str, out: Path, always: bool = True) -> None:
-    from nodestill import experiments
-    from nodestill.report import accuracy_table, write_report
-
-    experiment = experiments.read_experiment(store, name)
-    published = experiments.published(experiments.from_plain(experiments.Recipe, experiment.recipe))
-    table = accuracy_table(experiment, published)
-    columns = list(zip(table.headers, *table.rows))  # models side by side: there are few, and many numbers of each
-    show_table(columns[0], columns[1:])
-    page = out if out.suffix == ".html" else out / "report.html"
-    if always or not page.exists():
-        page = write_report(experiment, out, published)
-    console.print(f"Report: {page}", soft_wrap=True)
-
-
-def _paper_number(recipe: Any) -> str:
-    from nodestill.experiments import published
-
-    percent = published(recipe).get("distilled")
-    return "" if percent is None else f"{percent:.2f} %"
-
-
-def _show_robustness(rows: Sequence[dict], key: str) -> None:
-    chosen = [row for row in rows if row["recipe"] == key]
-    cells = [
-        [
-            r["attack"],
-            str(r["eps_255"]),
-            f"{r['accuracy']:.1%}",
-            _interval(r),
-            str(r["images"]),
-        ]
-        for r in sorted(chosen, key=lambda r: (r["attack"], r["eps_255"]))
-    ]
-    show_table(["Attack", "eps, 1/255", "Accuracy", "95 % interval", "Images"], cells)
-
-
-def _interval(row: dict) -> str:
-    return f"{row['wilson_low']:.1%} to {row['wilson_high']:.1%}"
-
-
-def _class_rows(found: Sequence[Any]) -> list[list[str]]:
-    return [[name, *[str(s.class_counts.get(name, 0)) for s in found]] for name in found[0].class_counts]

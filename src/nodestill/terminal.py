@@ -1,5 +1,6 @@
 """What the command shows: progress bars, tables, one-line errors. Nothing else in the package prints."""
 
+import io
 import os
 import sys
 import time
@@ -74,6 +75,9 @@ def seconds_of(text: str) -> float:
 
 def run_guarded(command: Callable[[], object], debug: bool) -> int:
     """Run a command and return its exit code; a failure is one sentence on stderr, with a traceback only if `debug`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         command()

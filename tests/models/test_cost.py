@@ -50,16 +50,8 @@ def test_counting_leaves_the_model_as_it_was():
 
 
 def test_macs_of_a_student_add_up():
-    model = node_classifier(
-        stem=Stem.DOWN4,
-        channels=32,
-        layers=2,
-        norm=Norm.GROUP,
-        activation=Activation.RELU,
-        t1=1.0,
-        solver=Solver(),
-        num_classes=10,
-    )
+    dynamics = ConvDynamics(32, layers=2, norm=Norm.GROUP, activation=Activation.RELU, t1=1.0)
+    model = node_classifier(Stem.DOWN4, dynamics, solver=Solver(), num_classes=10)
     cost = forward_macs(model, (3, 32, 32), 20.5)
     assert cost.encoder == 3 * 32 * 9 * 256 + 32 * 32 * 9 * 64
     assert cost.per_evaluation == 2 * 32 * 32 * 9 * 64

@@ -6,7 +6,7 @@ from nodestill.experiments.paper import published, recipe_named, recipes
 from nodestill.experiments.plain import fingerprint, from_plain, to_plain, with_overrides
 from nodestill.experiments.recipe import Distillation, Recipe, RobustnessRecipe, Role, StudentRecipe, TeacherRecipe
 from nodestill.experiments.records import Experiment, RunRecords, read_experiment, read_run
-from nodestill.experiments.stages import Stage, Workspace, attack_run, run
+from nodestill.experiments.stages import Stage, Workspace, attack_key, attack_run, run
 from nodestill.experiments.store import RunFolder, Store
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "TeacherRecipe",
     "Workspace",
     "asked_recipe",
+    "attack_key",
     "attack_run",
     "find_run",
     "fingerprint",

@@ -9,7 +9,7 @@ from torch import nn
 from nodestill.data import DataIdentity
 from nodestill.experiments.plain import fingerprint, to_plain
 from nodestill.experiments.recipe import Recipe, Role, StudentRecipe, TeacherRecipe
-from nodestill.models import node_classifier, resnet
+from nodestill.models import ConvDynamics, node_classifier, resnet
 from nodestill.models.normalize import NO_MEAN, NO_STD
 from nodestill.training import Training
 
@@ -89,19 +89,14 @@ def build_model(
         torch.manual_seed(seed)
         if isinstance(recipe, TeacherRecipe):
             return resnet(recipe.depth, num_classes, width=recipe.width, mean=mean, std=std)
-        model = node_classifier(
-            stem=recipe.stem,
-            channels=recipe.channels,
+        dynamics = ConvDynamics(
+            recipe.channels,
             layers=recipe.layers,
             norm=recipe.norm,
             activation=recipe.activation,
-            zero_last=recipe.zero_last,
             t1=recipe.t1,
-            solver=recipe.solver,
-            num_classes=num_classes,
-            mean=mean,
-            std=std,
+            zero_last=recipe.zero_last,
         )
         if recipe.t1 == 0:
-            model.dynamics.requires_grad_(False)  # no loss reaches f, and processes would wait for its gradient
-        return model
+            dynamics.requires_grad_(False)  # no loss reaches f, and processes would wait for its gradient
+        return node_classifier(recipe.stem, dynamics, solver=recipe.solver, num_classes=num_classes, mean=mean, std=std)

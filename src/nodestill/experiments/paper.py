@@ -42,7 +42,9 @@ PAPER_DISTILLED = {
 
 
 def published(recipe: Recipe) -> dict[str, float]:
-    """Return the paper's clean accuracy in percent for the models of a recipe that it has a number for, by role."""
+    """Return the paper's clean accuracy in percent by role, where a recipe has its teacher's width and its 512 channels."""
+    if recipe.student.channels != 512 or recipe.teacher.width != 16:
+        return {}
     depth, student = recipe.teacher.depth, recipe.student
     found = {
         Role.TEACHER: PAPER_TEACHERS.get(recipe.dataset, {}).get(depth),

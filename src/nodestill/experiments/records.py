@@ -21,7 +21,7 @@ class RunRecords:
         training: One `EpochRecord` an epoch.
         evaluation: `clean` (an `Evaluation`), `cost` (`parameters`, `macs`, `macs_per_evaluation`), `evaluations` (NFE of the
             clean test images: `mean`, `min`, `max`, `histogram`; none for a residual network), `seconds`.
-        robustness: One `RobustnessRow` per attack and radius, of the newest robustness recipe.
+        robustness: One `RobustnessRow` per attack and radius, of one robustness recipe.
         gallery: Adversarial images: `eps_255`, `label`, `predicted_clean`, `predicted`, `clean`, `adversarial` (PNG, base64).
     """
 
@@ -45,15 +45,20 @@ class Experiment:
     runs: tuple[RunRecords, ...]
 
 
-def read_run(folder: RunFolder) -> RunRecords:
+def read_run(folder: RunFolder, attack: str | None = None) -> RunRecords:
     """Read a finished run folder.
+
+    Args:
+        folder: The folder.
+        attack: Fingerprint of the robustness recipe whose rows are wanted; None for the newest.
 
     Raises:
         DataError: If a file is missing or damaged.
     """
     recipe = folder.read("recipe.json", "role", "title", "dataset", "seed", "model", "class_names")
     robustness = folder.rows("robustness.jsonl", "recipe", "attack", "eps_255")
-    newest = robustness[-1]["recipe"] if robustness else None
+    if attack is None and robustness:
+        attack = robustness[-1]["recipe"]
     gallery = folder.read("gallery.json") if (folder.path / "gallery.json").exists() else []
     return RunRecords(
         path=folder.path,
@@ -63,7 +68,7 @@ def read_run(folder: RunFolder) -> RunRecords:
         environment=folder.read("environment.json"),
         training=folder.rows("training.jsonl"),
         evaluation=folder.read("evaluation.json", "clean", "evaluations", "cost", "seconds"),
-        robustness=[row for row in robustness if row["recipe"] == newest],
+        robustness=[row for row in robustness if row["recipe"] == attack],
         gallery=gallery,
     )
 
@@ -78,9 +83,9 @@ def read_experiment(root: Path, name: str) -> Experiment:
     if not (folder.path / "experiment.json").exists():
         known = sorted(path.parent.name for path in root.glob("*/experiment.json"))
         raise DataError(f"{root} holds no experiment {name!r}. It holds: {', '.join(known) or 'none; run a recipe first'}.")
-    listed = folder.read("experiment.json", "recipe", "members")
+    listed = folder.read("experiment.json", "recipe", "members", "attack")
     members = [RunFolder(root / member) for member in listed["members"]]
-    runs = tuple(read_run(member) for member in members if member.is_done)
+    runs = tuple(read_run(member, listed["attack"]) for member in members if member.is_done)
     if not runs:
         raise DataError(f"No model of {folder.path} is finished. Run the recipe {name!r} to its end first.")
     return Experiment(name, listed["recipe"], runs)

@@ -97,7 +97,12 @@ def run(recipe: Recipe, workspace: Workspace, until: Stage = Stage.ROBUSTNESS) -
     """
     identity = identify(recipe.dataset, workspace.data_root)
     found = members(recipe, identity)
-    listing = {"name": recipe.name, "recipe": to_plain(recipe), "members": [member.folder for member in found]}
+    listing = {
+        "name": recipe.name,
+        "recipe": to_plain(recipe),
+        "members": [member.folder for member in found],
+        "attack": attack_key(recipe.robustness, identity),
+    }
     _list_members(workspace.store.folder(recipe.name), listing)
     images = _Images(recipe, workspace)
     chosen = found[:1] if until is Stage.TEACHER else found
@@ -107,6 +112,11 @@ def run(recipe: Recipe, workspace: Workspace, until: Stage = Stage.ROBUSTNESS) -
     folders = [workspace.store.folder(member.folder) for member in chosen]
     attacked = [attack_run(folder, recipe.robustness, workspace, identity, lambda: images.test) for folder in folders]
     return any(trained) or any(attacked)
+
+
+def attack_key(asked: RobustnessRecipe, identity: DataIdentity) -> str:
+    """Return the fingerprint that marks the rows of an attack on certain images."""
+    return fingerprint(asked, identity.key)
 
 
 def _list_members(folder: RunFolder, listing: dict[str, Any]) -> None:
@@ -145,7 +155,7 @@ def attack_run(
     Raises:
         DataError: If the folder is not finished or damaged, or the images have other classes than the model.
     """
-    key = fingerprint(asked, identity.key)
+    key = attack_key(asked, identity)
     done = {
         (AttackName(r["attack"]), r["eps_255"])
         for r in folder.rows("robustness.jsonl", "recipe", "attack", "eps_255")

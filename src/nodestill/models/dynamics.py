@@ -63,7 +63,7 @@ class ConvDynamics(nn.Module):
         if not 0 <= t1 < math.inf:
             raise InputError(f"t1 must be finite and >= 0, got {t1}. 1 is usual.")
         groups = norm_groups(channels)
-        self.t1 = float(t1)
+        self.channels, self.t1 = channels, float(t1)
         self.norm, self.activation = norm, activation
         self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(layers))
         self.time_kernels = nn.Parameter(torch.empty(layers, channels, 3, 3))

@@ -8,11 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nodestill.errors import InputError
-from nodestill.models.dynamics import Activation, ConvDynamics, Norm
+from nodestill.models.dynamics import ConvDynamics
 from nodestill.models.head import classification_head
 from nodestill.models.normalize import NO_MEAN, NO_STD, Normalize
-from nodestill.models.stem import Stem
-from nodestill.models.stem import stem as build_stem
+from nodestill.models.stem import Stem, stem
 from nodestill.ode import Solution, Solver, SolveStats, Status, StepRecord, solve
 from nodestill.ode.solver import no_times
 from nodestill.shapes import Images, Logits
@@ -99,39 +98,29 @@ def _no_solve(y0: State) -> Solution:
 
 
 def node_classifier(
+    kind: Stem,
+    dynamics: ConvDynamics,
     *,
-    stem: Stem,
-    channels: int,
-    layers: int,
-    norm: Norm,
-    activation: Activation,
-    t1: float,
     solver: Solver,
     num_classes: int,
-    zero_last: bool = False,
     mean: Sequence[float] = NO_MEAN,
     std: Sequence[float] = NO_STD,
 ) -> NeuralODEClassifier:
-    """Build the student.
+    """Build the student NODE(t1) around an f; channels and t1 are those of f.
 
     Args:
-        stem: How an image becomes a state.
-        channels: Channels of the state, >= 1.
-        layers: Convolutions of f, >= 1.
-        norm: Normalisation inside f.
-        activation: Nonlinearity of f.
-        t1: Horizon, finite and >= 0; with 0 f exists but is not used.
+        kind: How an image becomes a state.
+        dynamics: f; with t1 = 0 it is there but not used.
         solver: How to solve.
         num_classes: Classes to tell apart, >= 1.
-        zero_last: Whether f starts as f = 0, so that the first steps of training are those of the stem alone.
         mean: Mean of each colour, in units of pixels in [0, 1].
         std: Deviation of each colour in the same units, > 0.
 
     Raises:
         InputError: If a value is out of range.
     """
-    encoder = nn.Sequential(Normalize(mean, std), build_stem(stem, channels))
-    dynamics = ConvDynamics(channels, layers=layers, norm=norm, activation=activation, t1=t1, zero_last=zero_last)
+    channels = dynamics.channels
+    encoder = nn.Sequential(Normalize(mean, std), stem(kind, channels))
     head = classification_head(channels, num_classes)
-    model = NeuralODEClassifier(encoder, dynamics, head, t1=t1, solver=solver)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
+    model = NeuralODEClassifier(encoder, dynamics, head, t1=dynamics.t1, solver=solver)
+    return model.to(memory_format=torch.channels_last)

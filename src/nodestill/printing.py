@@ -1,0 +1,58 @@
+"""What the commands print of results: tables for a terminal, from rows and records."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nodestill.terminal import console, show_table
+
+
+def show_report(store: Path, name: str, out: Path, *, always: bool = True) -> None:
+    """Print an experiment's table, and write its report unless one is there and `always` is false."""
+    from nodestill import experiments
+    from nodestill.report import accuracy_table, write_report
+
+    experiment = experiments.read_experiment(store, name)
+    published = experiments.published(experiments.from_plain(experiments.Recipe, experiment.recipe))
+    table = accuracy_table(experiment, published)
+    columns = list(zip(table.headers, *table.rows))  # models side by side: there are few, and many numbers of each
+    show_table(columns[0], columns[1:])
+    page = out if out.suffix == ".html" else out / "report.html"
+    if always or not page.exists():
+        page = write_report(experiment, out, published)
+    console.print(f"Report: {page}")
+
+
+def show_recipes() -> None:
+    """Print all recipes."""
+    from nodestill import experiments
+
+    rows = []
+    for recipe in experiments.recipes().values():
+        percent = experiments.published(recipe).get("distilled")
+        rows.append([recipe.name, recipe.dataset.value, "" if percent is None else f"{percent:.2f} %", recipe.about])
+    show_table(["Recipe", "Data", "Paper", "What it is"], rows, words=4)
+
+
+def show_robustness(rows: Sequence[dict[str, Any]], key: str) -> None:
+    """Print the rows of one attack recipe."""
+    chosen = sorted((row for row in rows if row["recipe"] == key), key=lambda row: (row["attack"], row["eps_255"]))
+    cells = [[r["attack"], str(r["eps_255"]), f"{r['accuracy']:.1%}", _interval(r), str(r["images"])] for r in chosen]
+    show_table(["Attack", "eps, 1/255", "Accuracy", "95 % interval", "Images"], cells)
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return f"{row['wilson_low']:.1%} to {row['wilson_high']:.1%}"
+
+
+def show_splits(found: Sequence[Any]) -> None:
+    """Print what `data.verify` found."""
+    rows = []
+    for split in found:
+        mean = " ".join(f"{value:.3f}" for value in split.pixel_mean)
+        shape = "x".join(map(str, split.shape))
+        rows.append([split.split.value, split.provenance, str(split.count), shape, mean, split.sha256 or "bundled"])
+    show_table(["Split", "Data", "Images", "Shape", "Mean", "sha256"], rows, words=2)
+    names = found[0].class_counts
+    counts = [[name, *[str(split.class_counts.get(name, 0)) for split in found]] for name in names]
+    show_table(["Class", *[split.split.value for split in found]], counts)
