@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint types install clean
 
 install: .venv/installed
 
@@ -22,7 +22,9 @@ test: install
 lint: install
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/mypy
+
+types: install
+	$(BIN)/mypy src
 
 clean:
 	rm -rf .venv runs .pytest_cache .ruff_cache .mypy_cache

@@ -94,7 +94,8 @@ def test_the_same_command_again_does_nothing_and_fast(store):
     code, out, err = finished("run", "demo", *OVERRIDES, "--store", store)
     assert (code, err) == (0, "")
     assert "Report: " in out
-    assert "train" not in out.replace("Training", "")
+    assert "train teacher" not in out
+    assert "attack " not in out
     assert processor_seconds() - started < 5
     assert tiny.contents(store) == before
 
@@ -269,10 +270,8 @@ MISTAKES = {
     "report nobody --store {store}": "It holds: tiny",
     "report tiny other --out {tmp}/x.html --store {store}": "--out names one file, but there are 2",
     "report tiny --out {tmp}/text.png/x.html --store {store}": "Cannot write",
-    "data": "",
     "data verify digit": "Did you mean 'digits'",
     "data verify folder": "Pass --data DIR",
-    "data verify svhn --data {tmp}/cut": "",
 }
 
 
@@ -298,7 +297,7 @@ def one_sentence(err: str) -> str:
     return err
 
 
-@pytest.mark.parametrize("mistake", [text for text in MISTAKES if text not in ("data", "data verify svhn --data {tmp}/cut")])
+@pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_sentence_and_code_2(mistake, places, capsys):
     code, _, err = called(capsys, *tokens(mistake, **places))
     assert code == 2
@@ -384,6 +383,29 @@ def test_data_that_cannot_be_downloaded_are_one_sentence(tmp_path):
     assert code == 2
     assert "could not download it" in one_sentence(err)
     assert "--data DIR" in err
+
+
+@pytest.mark.slow  # three trainings in two processes each
+def test_two_processes_train_all_members_and_the_rest_runs_once(tmp_path):
+    shared = ["--devices", "2", "--controls", "stem-only", "--store", tmp_path]
+    code, out, _ = finished("run", "demo", *OVERRIDES, *shared)
+    assert code == 0
+    assert out.count("Report: ") == 1
+    assert len(list(tmp_path.glob("*/DONE"))) == 3
+    for path in tmp_path.glob("*/robustness.jsonl"):
+        assert len(path.read_text().splitlines()) == 4  # two attacks at two radii, once
+    assert "train teacher" not in finished("run", "demo", *OVERRIDES, *shared)[1]
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_is_one_sentence_and_code_1(tmp_path):
+    wild = ["--teacher.training.lr", "1e30", "--teacher.training.epochs", "3", "--until", "teacher"]
+    code, _, err = finished("run", "demo", *OVERRIDES, *wild, "--devices", "2", "--store", tmp_path)
+    assert code == 1
+    assert "Traceback" not in err
+    last = err.splitlines()[-1]
+    assert last.startswith("nodestill: A process of the training failed: ")
+    assert "diverged" in last
 
 
 def test_an_output_that_nobody_reads_is_no_traceback():

@@ -25,7 +25,8 @@ ALLOWED = {
     "experiments": {"ode", "models", "data", "training", "attacks"},
     "report": {"experiments.records"},
     "terminal": set(),
-    "cli": {"experiments", "report", "data", "terminal"},
+    "printing": {"experiments", "report", "terminal"},
+    "cli": {"experiments", "data", "terminal", "printing"},
     "__main__": {"cli"},
     "__init__": {"ode", "models", "data", "training", "attacks"},  # the public names
 }

@@ -13,8 +13,7 @@ from nodestill.attacks import LinfBudget, fgsm, mi_fgsm, pgd, robustness_sweep
 from nodestill.data import load_image_set
 from nodestill.models import NeuralODEClassifier, resnet
 from nodestill.ode import GradientMode, Solution, Solver, StepControl, solve
-from nodestill.training import distillation_loss, evaluate
-from nodestill.training.loop import train
+from nodestill.training import distillation_loss, evaluate, train
 
 __version__ = "0.1.0"
 

@@ -261,6 +261,7 @@ def _workspace(common: Common) -> Any:
         if common.threads < 1:
             raise InputError(f"--threads must be at least 1, got {common.threads}. Leave it out to use all cores.")
         torch.set_num_threads(common.threads)
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on a GPU too
     accelerator = from_plain(Accelerator, common.device, "--device")
     limit = None if common.max_time is None else seconds_of(common.max_time)
 

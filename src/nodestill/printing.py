@@ -20,7 +20,7 @@ def show_report(store: Path, name: str, out: Path, *, always: bool = True) -> No
     page = out if out.suffix == ".html" else out / "report.html"
     if always or not page.exists():
         page = write_report(experiment, out, published)
-    console.print(f"Report: {page}")
+    console.print(f"Report: {page}", soft_wrap=True)
 
 
 def show_recipes() -> None:

@@ -114,12 +114,14 @@ def test_a_training_that_was_killed_before_its_evaluation_only_evaluates(tmp_pat
     assert without_times(job.folder) == unbroken
 
 
-def test_progress_is_told_from_where_it_goes_on(tmp_path):
+@pytest.mark.parametrize(("stop", "first"), [(2, 1), (5, 4), (8, 7)])
+def test_progress_is_told_from_where_it_goes_on(tmp_path, stop, first):
+    """From the start of the epoch that was stopped: no finished epoch is made again."""
     member, told = tiny.teacher(tiny.SGD, width=2), []
     with pytest.raises(TimeUp):
-        train_member(tiny.job(tmp_path, member, watch=stop_at(5)), "cpu", 1)
+        train_member(tiny.job(tmp_path, member, watch=stop_at(stop)), "cpu", 1)
     train_member(tiny.job(tmp_path, member, watch=lambda *seen: told.append(seen)), "cpu", 1)
-    assert [done for _, done, _, _ in told] == [4, 5, 6, 7, 8, 9]  # the second epoch anew
+    assert [done for _, done, _, _ in told] == list(range(first, STEPS + 1))
     assert {(task, total) for task, _, total, _ in told} == {("train teacher ResNet-8", STEPS)}
     assert told[0][3].startswith("loss ")
     assert told[1][3] == ""

@@ -6,8 +6,10 @@ from torch import nn
 from nodestill.models import (
     Activation,
     ConvDynamics,
+    NeuralODEClassifier,
     Norm,
     Stem,
+    classification_head,
     forward_macs,
     macs,
     node_classifier,
@@ -57,3 +59,13 @@ def test_macs_of_a_student_add_up():
     assert cost.per_evaluation == 2 * 32 * 32 * 9 * 64
     assert cost.head == 320
     assert cost.total == cost.encoder + 20.5 * cost.per_evaluation + cost.head
+
+
+def test_counting_leaves_a_training_encoder_as_it_is():
+    dynamics = ConvDynamics(4, layers=1, norm=Norm.NONE, activation=Activation.RELU, t1=1.0)
+    encoder = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4))
+    model = NeuralODEClassifier(encoder, dynamics, classification_head(4, 2), t1=1.0, solver=Solver()).train()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    forward_macs(model, (3, 1, 1), 2.0)  # batch statistics of a single value would be refused
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+    assert all(module.training for module in model.modules())

@@ -101,8 +101,9 @@ def test_parts_are_detached():
         (3.0, 9.0, 4, r"kd_weight must lie in \[0, 1\], got 9.0"),
         (3.0, -0.1, 4, "kd_weight"),
         (3.0, float("nan"), 4, "kd_weight"),
-        (0.0, 0.5, 4, "temperature must be positive, got 0.0"),
+        (0.0, 0.5, 4, "temperature must be positive and finite, got 0.0"),
         (float("nan"), 0.5, 4, "temperature"),
+        (float("inf"), 0.5, 4, "temperature"),
     ],
 )
 def test_what_is_out_of_range_is_refused(temperature, kd_weight, classes, said):

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn, optim
 
@@ -24,6 +24,7 @@ def test_the_papers_schedule_at_its_boundaries(epoch, expected):
 
 
 @given(epochs=st.integers(1, 400), percent=st.integers(1, 99))
+@example(epochs=100, percent=55)  # 0.55 * 100 is more than 55
 def test_a_milestone_takes_effect_at_the_first_epoch_that_reaches_it(epochs, percent):
     plan = Training(Optimizer.SGD, 1.0, epochs, milestones=(percent / 100,))
     first = -(-percent * epochs // 100)  # in integers

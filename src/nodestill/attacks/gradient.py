@@ -37,6 +37,8 @@ def require_attackable(images: Images, labels: Labels) -> None:
     Raises:
         InputError: If the batch is empty, images are not float32 or float64 in [0, 1], or labels do not match.
     """
+    if images.dim() != 4:
+        raise InputError(f"images must have shape (batch, 3, height, width), got {tuple(images.shape)}. Reshape them.")
     if images.dtype not in (torch.float32, torch.float64):
         raise InputError(f"images must be float32 or float64, got {images.dtype}: it cannot hold 1/255. Convert them.")
     if len(images) == 0 or len(labels) != len(images) or bool((labels < 0).any()):
@@ -53,10 +55,12 @@ def require_attackable(images: Images, labels: Labels) -> None:
 def loss_gradient(logits_fn: LogitsFn, images: Images, labels: Labels) -> tuple[Images, Bool[Tensor, " batch"]]:
     """Differentiate the summed cross-entropy with respect to the images, and to nothing else.
 
+    The cross-entropy is taken in float32 at least, whatever the dtype of the logits: in bfloat16 it is flat much sooner.
+
     Args:
         logits_fn: Maps images in [0, 1] to logits, differentiably.
         images: In [0, 1], shape (batch, 3, height, width).
-        labels: True classes, shape (batch,).
+        labels: True classes, 0 ... classes - 1, shape (batch,).
 
     Returns:
         The gradient with its non-finite entries set to zero; and per image whether it was zero or had such entries.
@@ -66,7 +70,8 @@ def loss_gradient(logits_fn: LogitsFn, images: Images, labels: Labels) -> tuple[
     """
     with torch.enable_grad():
         point = images.detach().requires_grad_(True)
-        loss = F.cross_entropy(logits_fn(point), labels, reduction="sum")
+        logits = logits_fn(point)
+        loss = F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels, reduction="sum")
     if not loss.requires_grad:
         raise InputError(
             "The logits do not depend on the images differentiably. Gradient attacks need that: "

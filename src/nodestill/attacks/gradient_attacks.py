@@ -14,6 +14,7 @@ from nodestill.attacks.gradient import AttackResult, loss_gradient, require_atta
 from nodestill.attacks.momentum import mi_fgsm
 from nodestill.attacks.random_start import keyed_uniform
 from nodestill.attacks.subject import LogitsFn
+from nodestill.errors import InputError
 from nodestill.shapes import Images, Labels
 
 Attack = Callable[[LogitsFn, Images, Labels, LinfBudget], AttackResult]  # further settings bound by functools.partial
@@ -68,19 +69,21 @@ def pgd(
         labels: True classes, 0 ... classes - 1, shape (batch,).
         budget: Radius, step and number of steps, in 1/255.
         keys: One integer per image, its position in the image set, shape (batch,).
-        seed: Seed of the starts, an integer of 63 bits.
+        seed: Seed of the starts, any integer; counts modulo 2^64.
         random_start: False starts at the clean image.
 
     Returns:
         Adversarial images in [0, 1] at most `budget.eps` from `images` in every pixel, and how they fared.
 
     Raises:
-        InputError: If images leave [0, 1] or labels do not match the batch.
+        InputError: If images leave [0, 1], or labels or keys do not match the batch.
 
     Source:
         Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks", section 2.1.
     """
     require_attackable(images, labels)
+    if len(keys) != len(images):
+        raise InputError(f"{len(keys)} keys do not fit {len(images)} images. Give each image one: its place in the image set.")
     adversarial = images
     if random_start:
         start = keyed_uniform(keys, seed, budget.eps_255, images[0].numel()).view(images.shape)

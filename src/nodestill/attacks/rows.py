@@ -139,7 +139,7 @@ def summarise(
 
 
 def _per_class(classes: Labels, num_classes: int) -> tuple[int, ...]:
-    # on the host: bincount has no deterministic kernel on a GPU
+    # on the host, where it is deterministic in every version of PyTorch
     return tuple(torch.bincount(classes.cpu(), minlength=num_classes).tolist())
 
 

@@ -114,10 +114,9 @@ def _rows(
 
 def _pgd_rows(sweep: _Sweep, radii: list[int]) -> Iterator[RobustnessRow]:
     for eps in radii:
-        outcomes = []
+        outcomes, budget = [], paper_budget(eps)
         for batch in sweep.batches():
             since = perf_counter()
-            budget = paper_budget(eps)
             result = pgd(sweep.subject.logits, batch.images, batch.labels, budget, keys=batch.index, seed=sweep.seed)
             outcomes.append(sweep.outcome(result, since))
         yield sweep.row(AttackName.PGD, eps, outcomes)
@@ -166,7 +165,7 @@ def adversarial_examples(subject: Subject, data: ImageSet, eps_255: int, count: 
     Raises:
         InputError: If the radius or the count is out of range.
     """
-    batch = next(iter(eval_batches(data, count)))
+    batch = next(iter(eval_batches(data.first(count), count)))
     budget = paper_budget(eps_255)
     result = pgd(subject.logits, batch.images, batch.labels, budget, keys=batch.index, seed=seed)
     with torch.no_grad():

@@ -133,7 +133,8 @@ def eval_batches(data: ImageSet, batch_size: int) -> Iterator[Batch]:
 def channel_statistics(data: ImageSet) -> tuple[Channels, Channels]:
     """Return mean and standard deviation of each channel over all pixels, in units of [0, 1].
 
-    Exact: counted per grey level in integers, so that the result does not depend on device or summation order.
+    Exact: counted per grey level in integers, so that the result does not depend on device or summation order. A channel
+    that never varies has deviation 0.
     """
     # One channel at a time: all three at once as int64 would need eight bytes per pixel.
     levels = torch.stack([data.images[:, c].flatten().bincount(minlength=256) for c in range(3)]).double().cpu()

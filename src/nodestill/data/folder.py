@@ -10,9 +10,16 @@ from pathlib import Path
 import torch
 
 from nodestill.data.files import Source, decode_images, entries, read_bytes
-from nodestill.errors import DataError
+from nodestill.errors import DataError, InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
+
+
+def required(root: Path | None) -> Path:
+    """Return the directory of an image folder; raises `InputError` if none was given."""
+    if root is None:
+        raise InputError("An image folder needs its directory, got none. Pass --data DIR with DIR/train and DIR/test.")
+    return root
 
 
 def read_folder(root: Path, stem: str) -> Source:

@@ -7,21 +7,27 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from nodestill.data.folder import identify_folder
+from nodestill.data.folder import identify_folder, required
 from nodestill.data.hub import CIFAR10, SVHN, identify_hub_set
 from nodestill.data.sources import Dataset
-from nodestill.errors import InputError
 
 
 class DataIdentity(NamedTuple):
     """What data are called in print, and what tells them apart."""
 
     provenance: str  # "CIFAR-10, JPEG mirror"
-    key: str  # 8 hex digits that change with any byte of the training or test images
+    key: str  # 8 hex digits that change with any byte of the training or test images; "bundled" for the digits
 
 
 def identify(dataset: Dataset, root: Path | None) -> DataIdentity:
     """Identify training and test images of a data set.
+
+    Args:
+        dataset: Which data set.
+        root: Where its files are, as in `load_image_set`.
+
+    Returns:
+        What the data are called, and the key that tells them apart.
 
     Raises:
         InputError: If an image folder is asked for without `root`.
@@ -34,8 +40,6 @@ def identify(dataset: Dataset, root: Path | None) -> DataIdentity:
             hub_set = CIFAR10 if dataset is Dataset.CIFAR10 else SVHN
             found = [identify_hub_set(hub_set, stem, root) for stem in ("train", "test")]
         case Dataset.FOLDER:
-            if root is None:
-                raise InputError("An image folder needs its directory, got none. Pass --data DIR with DIR/train and DIR/test.")
-            found = [identify_folder(root, stem) for stem in ("train", "test")]
+            found = [identify_folder(required(root), stem) for stem in ("train", "test")]
     names = dict.fromkeys(provenance for provenance, _ in found)
     return DataIdentity(" / ".join(names), hashlib.sha256("".join(sha for _, sha in found).encode()).hexdigest()[:8])

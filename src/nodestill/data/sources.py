@@ -16,10 +16,10 @@ from torch import Tensor
 
 from nodestill.data.batches import ImageSet
 from nodestill.data.files import Source
-from nodestill.data.folder import read_folder
+from nodestill.data.folder import read_folder, required
 from nodestill.data.hub import CIFAR10, SVHN, read_hub_set
 from nodestill.data.keyed import Stream, keyed_permutation
-from nodestill.errors import DataError, InputError
+from nodestill.errors import DataError
 
 _log = logging.getLogger(__name__)
 _DIGITS_TEST = 360
@@ -93,9 +93,7 @@ def read_source(dataset: Dataset, stem: str, root: Path | None) -> Source:
         case Dataset.SVHN:
             return read_hub_set(SVHN, stem, root)
         case Dataset.FOLDER:
-            if root is None:
-                raise InputError("An image folder needs its directory, got none. Pass --data DIR with DIR/train and DIR/test.")
-            return read_folder(root, stem)
+            return read_folder(required(root), stem)
 
 
 def _read_digits(stem: str) -> Source:

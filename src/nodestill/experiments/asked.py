@@ -43,7 +43,7 @@ def _pairs(tokens: Sequence[str]) -> list[tuple[str, str]]:
 
 def _from_file(path: Path) -> Recipe:
     try:
-        asked = tomllib.loads(path.read_text())
+        asked = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"{path} cannot be read ({error.strerror or error}). Check the path.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

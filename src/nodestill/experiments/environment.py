@@ -20,6 +20,7 @@ def environment(device: torch.device) -> dict[str, object]:
         "numpy": version("numpy"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
+        "tf32": torch.backends.cudnn.allow_tf32 if device.type == "cuda" else False,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
 

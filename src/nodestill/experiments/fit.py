@@ -95,7 +95,8 @@ def device_of(accelerator: str) -> torch.device:
 def _fit(fabric: Any, job: Job) -> None:
     device, folder = fabric.device, job.folder
     job = replace(job, train_set=job.train_set.to(device), test_set=job.test_set.to(device))
-    mean, std = channel_statistics(job.train_set)
+    mean, (red, green, blue) = channel_statistics(job.train_set)
+    std = (red or 1.0, green or 1.0, blue or 1.0)  # a colour that never varies is left as it is
     model = build_model(job.member.model, job.member.seed, job.train_set.num_classes, mean, std)
     learner = set_up(model, job.member.training, fabric)
     done = folder.load_state(model, learner.optimizer.optimizer)

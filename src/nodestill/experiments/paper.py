@@ -27,7 +27,7 @@ PAPER_UNDISTILLED = {
     Dataset.SVHN: {1.0: 88.36, 100.0: 88.68},
 }
 # Table 2: distilled NODE(1) with 512 channels, by temperature and teacher.
-PAPER_DISTILLED = {
+PAPER_DISTILLED: dict[Dataset, dict[float, dict[int, float]]] = {
     Dataset.CIFAR10: {
         3: {20: 86.72, 32: 86.42, 44: 86.08, 56: 86.32},
         10: {20: 87.36, 32: 87.75, 44: 88.03, 56: 86.94, 110: 87.80},
@@ -42,15 +42,17 @@ PAPER_DISTILLED = {
 
 
 def published(recipe: Recipe) -> dict[str, float]:
-    """Return the paper's clean accuracy in percent by role, where a recipe has its teacher's width and its 512 channels."""
-    if recipe.student.channels != 512 or recipe.teacher.width != 16:
+    """Return the paper's clean accuracy in percent by role, for a recipe with its widths, layers and weight."""
+    student, distillation = recipe.student, recipe.student.distillation
+    is_papers = (student.channels, student.layers, recipe.teacher.width) == (512, 4, 16)
+    if not is_papers or distillation is None or distillation.kd_weight != 0.9:
         return {}
-    depth, student = recipe.teacher.depth, recipe.student
+    depth = recipe.teacher.depth
     found = {
         Role.TEACHER: PAPER_TEACHERS.get(recipe.dataset, {}).get(depth),
         Role.UNDISTILLED: PAPER_UNDISTILLED.get(recipe.dataset, {}).get(student.t1),
     }
-    if student.t1 == 1 and student.distillation is not None:
+    if student.t1 == 1:
         of_temperature = PAPER_DISTILLED.get(recipe.dataset, {}).get(student.distillation.temperature, {})
         found[Role.DISTILLED] = of_temperature.get(depth)
     return {role.value: percent for role, percent in found.items() if percent is not None}

@@ -59,7 +59,7 @@ def read_run(folder: RunFolder, attack: str | None = None) -> RunRecords:
     robustness = folder.rows("robustness.jsonl", "recipe", "attack", "eps_255")
     if attack is None and robustness:
         attack = robustness[-1]["recipe"]
-    gallery = folder.read("gallery.json") if (folder.path / "gallery.json").exists() else []
+    gallery = folder.read("gallery.json") if (folder.path / "gallery.json").exists() else {}
     return RunRecords(
         path=folder.path,
         role=recipe["role"],
@@ -69,7 +69,7 @@ def read_run(folder: RunFolder, attack: str | None = None) -> RunRecords:
         training=folder.rows("training.jsonl"),
         evaluation=folder.read("evaluation.json", "clean", "evaluations", "cost", "seconds"),
         robustness=[row for row in robustness if row["recipe"] == attack],
-        gallery=gallery,
+        gallery=gallery.get(attack, []),
     )
 
 

@@ -170,7 +170,7 @@ def attack_run(
     _require_classes(folder, class_names, data)
     task = f"attack {recipe['role']} {recipe['title']}"
     subject = subject_of(model, _counter(workspace.watch, task, missing, data, asked))
-    _write_gallery(folder, subject, data, asked)  # first: once all rows are there, nothing is left to do
+    _write_gallery(folder, subject, data, asked, key)  # first: once all rows are there, nothing is left to do
     rows = robustness_sweep(
         subject, data, asked.protocol, asked.attacks, asked.eps_255, asked.batch_size, seed=asked.seed, done=done
     )
@@ -187,10 +187,12 @@ def _require_classes(folder: RunFolder, class_names: Sequence[str], data: ImageS
         )
 
 
-def _write_gallery(folder: RunFolder, subject: Subject, data: ImageSet, asked: RobustnessRecipe) -> None:
+def _write_gallery(folder: RunFolder, subject: Subject, data: ImageSet, asked: RobustnessRecipe, key: str) -> None:
     widest = max(asked.eps_255, default=0)
     eps = min(asked.eps_255, key=lambda eps: abs(eps - max(8, widest // 2 if widest > 20 else 8)), default=0)
-    folder.write("gallery.json", gallery_rows(adversarial_examples(subject, data, eps, _PICTURES, seed=asked.seed), eps))
+    pictures = gallery_rows(adversarial_examples(subject, data, eps, _PICTURES, seed=asked.seed), eps)
+    others = folder.read("gallery.json") if (folder.path / "gallery.json").exists() else {}
+    folder.write("gallery.json", {**others, key: pictures})
 
 
 def _counter(

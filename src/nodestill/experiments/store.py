@@ -43,7 +43,7 @@ class RunFolder:
         """
         path = self.path / name
         try:
-            return _with_fields(json.loads(path.read_text()), fields)
+            return _with_fields(json.loads(path.read_text(encoding="utf-8")), fields)
         except FileNotFoundError:
             raise DataError(f"{path} is missing. Run the recipe that made this folder again, or remove the folder.") from None
         except (ValueError, OSError) as error:
@@ -55,7 +55,7 @@ class RunFolder:
         if not path.exists():
             return []
         try:
-            return [_with_fields(json.loads(line), fields) for line in path.read_text().splitlines() if line]
+            return [_with_fields(json.loads(line), fields) for line in path.read_text(encoding="utf-8").splitlines() if line]
         except (ValueError, OSError) as error:
             raise DataError(f"{path} is damaged ({error}). Remove this file and run its recipe again.") from None
 
@@ -109,11 +109,11 @@ class RunFolder:
         try:
             done = int(self._metadata(path.name)["epochs_done"])
             model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": _optimizer_state(tensors), "param_groups": groups})
         except (KeyError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise DataError(f"{path} does not fit its recipe ({reason}). Remove {self.path} and run again.") from None
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": _optimizer_state(tensors), "param_groups": groups})
         return done
 
     def _save_tensors(self, name: str, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:

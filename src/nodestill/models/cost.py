@@ -3,6 +3,8 @@
 Normalisation, activations and the time maps are not counted: a few operations per value, against hundreds.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -12,7 +14,7 @@ from nodestill.models.neural_ode import NeuralODEClassifier
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Return the number of trainable values of a model (buffers not included)."""
+    """Return the number of values in a model's parameters, frozen ones too (buffers not included)."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -24,6 +26,9 @@ def macs(module: nn.Module, *example: Tensor) -> int:
     Args:
         module: What to call.
         *example: What to call it with; the batch comes first in each, and its size does not matter.
+
+    Returns:
+        The count, >= 0.
     """
     counted: list[int] = []
 
@@ -32,16 +37,26 @@ def macs(module: nn.Module, *example: Tensor) -> int:
 
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
-    modes = [(part, part.training) for part in module.modules()]
     try:
-        with torch.no_grad():
-            module.eval()(*example)
+        with _inference(module):
+            module(*example)
     finally:
         for hook in hooks:
             hook.remove()
+    return sum(counted)
+
+
+@contextmanager
+def _inference(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode, without gradient, for a while: nothing in it changes."""
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        with torch.no_grad():
+            module.eval()
+            yield
+    finally:
         for part, training in modes:
             part.training = training
-    return sum(counted)
 
 
 class ForwardMacs(NamedTuple):
@@ -59,16 +74,19 @@ class ForwardMacs(NamedTuple):
 
 
 def forward_macs(model: NeuralODEClassifier, image_shape: tuple[int, int, int], evaluations: float) -> ForwardMacs:
-    """Count the multiply-accumulates of one image, part by part.
+    """Count the multiply-accumulates of one image, part by part; the mode and the buffers of the model stay as they are.
 
     Args:
         model: The classifier.
         image_shape: (3, height, width).
         evaluations: Calls of f charged to the image, or their mean over images, >= 0.
+
+    Returns:
+        Multiply-accumulates of encoder, one call of f and head.
     """
     parameter = next(model.parameters())
     image = torch.zeros(1, *image_shape, dtype=parameter.dtype, device=parameter.device)
-    with torch.no_grad():
+    with _inference(model):
         y0 = model.encode(image)
     time = torch.zeros(1, 1, 1, 1, dtype=torch.float64, device=y0.device)
     return ForwardMacs(macs(model.encoder, image), macs(model.dynamics, time, y0), evaluations, macs(model.head, y0))

@@ -63,6 +63,9 @@ class NeuralODEClassifier(nn.Module):
             replay: Steps of an earlier solve of as many images, to be taken again without error control.
             raises: Whether an image whose solve fails is an error; if not, its logits are NaN and its status says why.
 
+        Returns:
+            Logits, shape (batch, classes), and the `Solution` they came from.
+
         Raises:
             SolveError: If a solve fails and `raises`.
         """

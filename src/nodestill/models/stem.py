@@ -24,7 +24,7 @@ def stem(kind: Stem, channels: int) -> nn.Sequential:
         channels: Channels of the state, >= 1.
 
     Raises:
-        InputError: If `channels` is neither.
+        InputError: If `channels` is below 1.
     """
     groups = norm_groups(channels)
     match kind:

@@ -49,7 +49,7 @@ class AdjointSolve(torch.autograd.Function):
         problem, healthy = ctx.problem, torch.nonzero(status == Status.DONE)[:, 0]
         wanted = [p for p, needed in zip(ctx.parameters, ctx.needs_input_grad[4:], strict=True) if needed]
         a, gradients = torch.zeros_like(ends[-1][healthy]), [None] * len(wanted)
-        for i in reversed(range(len(ends))):
+        for i in reversed(range(len(ends) if len(healthy) else 0)):
             a = a if of_ends[i] is None else a + of_ends[i][healthy]
             given = None if ctx.sizes is None else [[h[healthy] for h in reversed(ctx.sizes[i])]]
             a, new = _stretch(_backwards(problem, i), problem.field, given, torch.cat([ends[i][healthy], a], 1), wanted)

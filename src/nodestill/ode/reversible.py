@@ -43,6 +43,7 @@ class ReversibleSolve(torch.autograd.Function):
             travelled = travelled + h
             progress.evaluations += 4
             progress.sizes.append(h)
+        progress.status[(travelled - problem.targets[-1]).abs() > 1e-9 * problem.targets[-1]] = Status.STEP_LIMIT
         progress.status[~torch.isfinite(rms(progress.y))] = Status.NON_FINITE
         ctx.problem, ctx.sizes, ctx.parameters = problem, sizes[0], parameters
         ctx.save_for_backward(y0, progress.y.detach(), z, travelled, progress.status, *parameters)
@@ -58,7 +59,7 @@ class ReversibleSolve(torch.autograd.Function):
         check_scope(ctx.problem, y0, ctx.parameters)
         failed = like_state(status != Status.DONE, y).bool()
         bar_y, bar_z = torch.where(failed, 0.0, of_y), torch.zeros_like(of_y)
-        y, z = torch.where(failed, y0, y), torch.where(failed, y0, z)
+        y0, y, z = (torch.where(failed, 0.0, state) for state in (y0, y, z))
         wanted = [p for p, needed in zip(ctx.parameters, ctx.needs_input_grad[4:], strict=True) if needed]
         gradients: list[Tensor | None] = [None] * len(wanted)
         for h in reversed(ctx.sizes):
@@ -66,7 +67,7 @@ class ReversibleSolve(torch.autograd.Function):
             signed, t = ctx.problem.sign * h, ctx.problem.time(travelled)
             y, z, bar_y, bar_z, new = _back(ctx.problem.field, t, signed, (y, z), (bar_y, bar_z), wanted)
             gradients = [add(total, part) for total, part in zip(gradients, new, strict=True)]
-        _require_reconstruction(torch.where(failed, y0, y), y0)
+        _require_reconstruction(torch.where(failed, 0.0, y), y0)
         by_parameter = dict(zip(map(id, wanted), gradients, strict=True))
         return None, None, None, bar_y + bar_z, *[by_parameter.get(id(p)) for p in ctx.parameters]
 

@@ -7,13 +7,15 @@ What differs, on purpose:
 - f is called with t of shape (batch, 1, ..., 1), not as a scalar. It broadcasts against y; a f that ignores t needs no change.
 - Asked-for times are landed on instead of interpolated, so more of them cost more steps.
 - `odeint` differentiates the steps that were taken, with their sizes held constant, and keeps one state a step instead of the
-  graph. f must be a `torch.nn.Module`: gradients flow to its parameters and to y0, not to t and not to tensors that f closes
-  over.
+  graph. f must be a `torch.nn.Module`: gradients flow to its parameters and to y0, not to t. If f closes over another tensor
+  that requires a gradient, the backward pass refuses.
 - A failed element raises `SolveError` instead of going on, and there is a step limit.
 - y0 is one tensor with a batch dimension; tuples, events and per-parameter tolerances do not exist here.
 """
 
 from collections.abc import Mapping
+from enum import Enum
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -23,6 +25,7 @@ from nodestill.errors import InputError
 from nodestill.ode.solve import solve
 from nodestill.ode.solver import GradientMode, Method, Solver, StepControl
 
+_Choice = TypeVar("_Choice", bound=Enum)
 _OPTIONS = {"max_num_steps", "first_step", "step_size", "step_control"}
 
 
@@ -67,7 +70,10 @@ def odeint_adjoint(
     method: str = "dopri5",
     options: Mapping[str, object] | None = None,
 ) -> Float[Tensor, "times batch *state"]:
-    """Solve as `odeint`, with the gradient of the continuous adjoint equation: constant memory, a different gradient."""
+    """Solve as `odeint`, with the gradient of the continuous adjoint equation: constant memory, a different gradient.
+
+    Arguments, result and errors are those of `odeint`.
+    """
     return _solved(func, y0, t, _solver(t, rtol, atol, method, options or {}, GradientMode.ADJOINT))
 
 
@@ -79,22 +85,34 @@ def _solved(func: nn.Module, y0: Tensor, t: Tensor, solver: Solver) -> Tensor:
 
 def _solver(t: Tensor, rtol: float, atol: float, method: str, options: Mapping[str, object], gradient: GradientMode) -> Solver:
     if t.dim() != 1 or len(t) < 2:
-        raise InputError(f"t must hold at least two times in one dimension, got shape {tuple(t.shape)}.")
+        raise InputError(f"t must hold at least two times in one dimension, got shape {tuple(t.shape)}. Pass start and end.")
     unknown = set(options) - _OPTIONS
     if unknown:
         raise InputError(f"Unknown option {sorted(unknown)[0]!r}. There are: {', '.join(sorted(_OPTIONS))}.")
-    known = {member.value: member for member in Method}
-    if method not in known:
-        raise InputError(f"Unknown method {method!r}. There are: {', '.join(known)}.")
-    chosen, span = known[method], abs(float(t[-1] - t[0]))
-    steps = None if chosen.is_adaptive else max(1, round(span / float(options.get("step_size", span / (len(t) - 1)))))
+    chosen = _member(Method, method, "method")
     return Solver(
         method=chosen,
         rtol=rtol,
         atol=atol,
         max_steps=int(options.get("max_num_steps", 10_000)),
-        steps=steps,
+        steps=None if chosen.is_adaptive else _steps(t, options.get("step_size")),
         first_step=options.get("first_step"),
-        step_control=StepControl(options.get("step_control", "per_image")),
+        step_control=_member(StepControl, options.get("step_control", "per_image"), "step_control"),
         gradient=gradient,
     )
+
+
+def _member(kind: type[_Choice], value: object, what: str) -> _Choice:
+    known = {member.value: member for member in kind}
+    if value not in known:
+        raise InputError(f"Unknown {what} {value!r}. There are: {', '.join(known)}.")
+    return known[value]
+
+
+def _steps(t: Tensor, step_size: Any) -> int:
+    """Return the number of steps of a fixed-step method: of the size given, or as many as there are stretches between times."""
+    if step_size is None:
+        return len(t) - 1
+    if not step_size > 0:
+        raise InputError(f"step_size must be positive, got {step_size}. Leave it out for a step a stretch.")
+    return max(1, round(abs(float(t[-1] - t[0])) / step_size))

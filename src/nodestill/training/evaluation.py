@@ -40,9 +40,15 @@ def evaluate(
     Args:
         logits_fn: Maps images in [0, 1] to logits; in evaluation mode.
         data: Images with labels.
-        batch_size: Images per call.
+        batch_size: Images per call, >= 1.
         teacher_fn: Another classifier to compare predictions with.
         on_batch: Called with the number of images done.
+
+    Returns:
+        What was measured; an image without finite logits counts as wrong.
+
+    Raises:
+        InputError: If the batch size is out of range.
 
     Source:
         Calibration: Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3.
@@ -74,7 +80,19 @@ def _summary(logits: Tensor, labels: Tensor, same: Tensor | None) -> Evaluation:
 
 
 def calibration_error(logits: Logits, labels: Tensor, bins: int = 15) -> float:
-    """Return the mean gap between confidence and accuracy over equal bins of confidence, weighted by their images."""
+    """Return the mean gap between confidence and accuracy over equal bins of confidence, weighted by their images.
+
+    Args:
+        logits: Finite floats, shape (batch, classes).
+        labels: True classes, shape (batch,).
+        bins: Number of bins of [0, 1], >= 1.
+
+    Returns:
+        A share in [0, 1]; 0 for no images.
+
+    Source:
+        Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3.
+    """
     confidence, predicted = logits.double().softmax(1).max(1)
     hits = (predicted == labels).double()
     which = (confidence * bins).long().clamp_max(bins - 1)

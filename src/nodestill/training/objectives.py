@@ -29,7 +29,15 @@ Objective = Callable[[Batch], StepLoss]
 
 
 def supervised(model: Callable[[Images], Logits], *, label_smoothing: float = 0.0) -> Objective:
-    """Return the objective of training on labels alone: cross-entropy, averaged over the batch."""
+    """Return the objective of training on labels alone: cross-entropy, averaged over the batch.
+
+    Args:
+        model: Maps images in [0, 1] to logits.
+        label_smoothing: Share of the target spread over all classes, in [0, 1).
+
+    Returns:
+        A closure from a batch to its loss, with parts `cross_entropy` and `accuracy`.
+    """
 
     def objective(batch: Batch) -> StepLoss:
         logits = model(batch.images).float()
@@ -40,7 +48,16 @@ def supervised(model: Callable[[Images], Logits], *, label_smoothing: float = 0.
 
 
 def distilled(student: Callable[[Images], Logits], teacher: nn.Module, *, temperature: float, kd_weight: float) -> Objective:
-    """Return the objective of distillation. The teacher, frozen and in evaluation mode, sees the student's augmented view.
+    """Return the objective of distillation. The teacher sees the student's augmented view.
+
+    Args:
+        student: Maps images in [0, 1] to logits.
+        teacher: Likewise, with the same classes. Put into evaluation mode and frozen here, in place.
+        temperature: T > 0 of both softmaxes.
+        kd_weight: Weight of the distillation term, in [0, 1].
+
+    Returns:
+        A closure from a batch to its loss, with parts `cross_entropy`, `kl`, `accuracy` and `agreement`.
 
     Source:
         Chu et al. 2022, Algorithm 1. Differs: the teacher's targets follow the augmentation instead of being computed once.
@@ -68,8 +85,8 @@ def distillation_loss(
     Args:
         student_logits: s, shape (batch, classes).
         teacher_logits: t, shape (batch, classes); no gradient flows to them if they were computed without.
-        labels: y, 0 ... classes - 1.
-        temperature: T > 0. Higher is softer; T^2 keeps the size of the gradient.
+        labels: y, 0 ... classes - 1, shape (batch,).
+        temperature: T > 0, finite. Higher is softer; T^2 keeps the size of the gradient.
         kd_weight: w in [0, 1], the weight of the *distillation* term (the paper's lambda).
 
     Returns:
@@ -97,8 +114,8 @@ def _check(student_logits: Tensor, teacher_logits: Tensor, temperature: float, k
         raise InputError(
             f"kd_weight must lie in [0, 1], got {kd_weight}. It weights the distillation term; 0.9 is the paper's."
         )
-    if not temperature > 0:
-        raise InputError(f"temperature must be positive, got {temperature}. The paper uses 3, 10 and 20.")
+    if not 0 < temperature < float("inf"):
+        raise InputError(f"temperature must be positive and finite, got {temperature}. The paper uses 3, 10 and 20.")
     if student_logits.shape != teacher_logits.shape:
         raise InputError(
             f"Student and teacher logits must have one shape, got {tuple(student_logits.shape)} and "

@@ -82,7 +82,12 @@ def _require(holds: bool, name: str, value: object, expected: str, hint: str) ->
 
 
 def learning_rate(plan: Training, step: int, steps_per_epoch: int) -> float:
-    """Return the learning rate of optimiser step `step`, counted from 0 over the whole training.
+    """Return the learning rate of one optimiser step.
+
+    Args:
+        plan: Highest rate, epochs and schedule.
+        step: Number of the step, counted from 0 over the whole training.
+        steps_per_epoch: Steps in one pass over the images, >= 1.
 
     Source:
         Chu et al. 2022, section 3.2: one tenth from half of the epochs on, one hundredth from three quarters on.

@@ -1,0 +1,45 @@
+"""Calibrating the first step: never more evaluations than probing it, and the same accuracy."""
+
+import pytest
+import torch
+from torch import nn
+
+from nodestill.errors import InputError
+from nodestill.ode import Method, Solver, calibrated, solve
+from ode_oracles import Net, spread
+
+
+@pytest.mark.parametrize("method", [Method.DOPRI5, Method.BOSH3])
+def test_it_saves_evaluations_and_keeps_the_error_controlled(method):
+    f, y0 = Net(), spread()
+    solver = Solver(method, rtol=1e-4, atol=1e-4)
+    chosen = calibrated(f, y0, 0.0, 1.5, solver)
+    parts = 1.5 / chosen.first_step
+    assert parts == pytest.approx(round(parts))
+    probed, measured = (solve(f, y0, 0.0, 1.5, s) for s in (solver, chosen))
+    assert measured.stats.evaluations.sum() < probed.stats.evaluations.sum()
+    exact = solve(f, y0, 0.0, 1.5, Solver(rtol=1e-11, atol=1e-11)).y1
+    assert float((measured.y1 - exact).abs().max()) < 1e-3
+
+
+def test_no_other_fraction_is_better():
+    f, y0 = Net(), spread()
+    chosen = calibrated(f, y0, 0.0, 1.5, Solver(rtol=1e-5, atol=1e-5))
+    cost = solve(f, y0, 0.0, 1.5, chosen).stats.evaluations.double().mean()
+    for parts in range(1, 13):
+        other = Solver(rtol=1e-5, atol=1e-5, first_step=1.5 / parts)
+        assert solve(f, y0, 0.0, 1.5, other).stats.evaluations.double().mean() >= cost
+
+
+def test_fixed_steps_have_nothing_to_calibrate():
+    with pytest.raises(InputError, match="equal steps"):
+        calibrated(Net(), spread(), 0.0, 1.0, Solver(Method.RK4, steps=3))
+
+
+def test_an_f_that_blows_up_has_no_first_step():
+    class Square(nn.Module):
+        def forward(self, t, y):
+            return y * y
+
+    with pytest.raises(InputError, match="No first step"):
+        calibrated(Square(), torch.ones(2, 1, dtype=torch.float64), 0.0, 2.0, Solver(max_steps=50))

@@ -1,0 +1,52 @@
+"""The look-alike of torchdiffeq: the same shapes, the same answers at tight tolerances, clear refusals."""
+
+import pytest
+import torch
+
+from nodestill.errors import InputError
+from nodestill.ode import odeint, odeint_adjoint
+from ode_oracles import Net, spread
+
+TIMES = torch.tensor([0.2, 0.5, 1.4], dtype=torch.float64)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["odeint", "odeint_adjoint"])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_states_and_gradients_are_torchdiffeqs(name, backwards):
+    torchdiffeq = pytest.importorskip("torchdiffeq")
+    f, y0 = Net(), spread().requires_grad_()
+    times = TIMES.flip(0) if backwards else TIMES
+    mine, theirs = {"odeint": odeint, "odeint_adjoint": odeint_adjoint}[name], getattr(torchdiffeq, name)
+    found, expected = (solver(f, y0, times, rtol=1e-10, atol=1e-10) for solver in (mine, theirs))
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-8)
+    weights = torch.linspace(-1, 1, found.numel(), dtype=found.dtype).view_as(found)
+    a, b = (torch.autograd.grad((y * weights).sum(), [y0, *f.parameters()]) for y in (found, expected))
+    for ours, rival in zip(a, b, strict=True):
+        torch.testing.assert_close(ours, rival, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parity
+def test_fixed_steps_are_torchdiffeqs():
+    torchdiffeq = pytest.importorskip("torchdiffeq")
+    f, y0, times = Net(), spread(), torch.tensor([0.0, 1.0], dtype=torch.float64)
+    with torch.no_grad():
+        found = odeint(f, y0, times, method="midpoint", options={"step_size": 0.125})
+        expected = torchdiffeq.odeint(f, y0, times, method="midpoint", options={"step_size": 0.125})
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "dopri8"}, "dopri8"),
+        ({"options": {"norm": 1}}, "norm"),
+        ({"t": torch.tensor([0.0], dtype=torch.float64)}, "at least two times"),
+        ({"t": torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64)}, "order of travel"),
+    ],
+)
+def test_refusals(settings, message):
+    arguments = {"t": TIMES, **settings}
+    with pytest.raises(InputError, match=message):
+        odeint(Net(), spread(), **arguments)
