@@ -119,7 +119,7 @@ def _smoke(dataset: Dataset, views: Augment) -> Recipe:
     student = Training(
         Optimizer.ADAM,
         0.005,
-        3,
+        2,
         schedule=Schedule.TRIANGLE,
         milestones=(0.25,),
         augment=views,
