@@ -175,14 +175,17 @@ def report(
         Show tracebacks.
     """
     from nodestill.errors import InputError
+    from nodestill.experiments.records import finished_experiments
 
-    names = list(experiments_) or sorted(path.parent.name for path in store.glob("*/experiment.json"))
+    names = list(experiments_) or finished_experiments(store)
     if not names:
-        raise InputError(f"{store} holds no experiment. Run a recipe first, or name its folder with --store.")
+        raise InputError(
+            f"{store} holds no experiment with a finished model. Run a recipe first, or name its folder with --store."
+        )
     if out is not None and len(names) > 1:
         raise InputError(f"--out names one file, but there are {len(names)} experiments. Name one: {', '.join(names)}.")
     for name in names:
-        show_report(store, name, out or store / name)
+        show_report(store, name, out)
 
 
 @app.command
@@ -244,7 +247,7 @@ def _run(name: str, overrides: Sequence[str], until: str, common: Common) -> Non
     stage = experiments.from_plain(experiments.Stage, until, "--until")
     with _workspace(common) as workspace:
         changed = experiments.run(recipe, workspace, stage)
-    show_report(common.store, recipe.name, common.store / recipe.name, always=changed)
+    show_report(common.store, recipe.name, always=changed)
 
 
 def _workspace(common: Common) -> Any:

@@ -7,8 +7,8 @@ from typing import Any
 from nodestill.terminal import console, show_table
 
 
-def show_report(store: Path, name: str, out: Path, *, always: bool = True) -> None:
-    """Print an experiment's table, and write its report unless one is there and `always` is false."""
+def show_report(store: Path, name: str, out: Path | None = None, *, always: bool = True) -> None:
+    """Print an experiment's table, and write its report, beside its recipe if not elsewhere, unless one is there already."""
     from nodestill import experiments
     from nodestill.report import accuracy_table, write_report
 
@@ -17,10 +17,13 @@ def show_report(store: Path, name: str, out: Path, *, always: bool = True) -> No
     table = accuracy_table(experiment, published)
     columns = list(zip(table.headers, *table.rows))  # models side by side: there are few, and many numbers of each
     show_table(columns[0], columns[1:])
+    for note in table.notes:
+        console.print(f"  {note}", style="dim", markup=False)
+    out = out or store / experiment.name
     page = out if out.suffix == ".html" else out / "report.html"
     if always or not page.exists():
         page = write_report(experiment, out, published)
-    console.print(f"Report: {page}", soft_wrap=True)
+    console.print(f"Experiment: {experiment.name}\nReport: {page}", soft_wrap=True, markup=False)
 
 
 def show_recipes() -> None:
@@ -51,8 +54,10 @@ def show_splits(found: Sequence[Any]) -> None:
     for split in found:
         mean = " ".join(f"{value:.3f}" for value in split.pixel_mean)
         shape = "x".join(map(str, split.shape))
-        rows.append([split.split.value, split.provenance, str(split.count), shape, mean, split.sha256 or "bundled"])
-    show_table(["Split", "Data", "Images", "Shape", "Mean", "sha256"], rows, words=2)
+        rows.append([split.split.value, split.provenance, str(split.count), shape, mean])
+    show_table(["Split", "Data", "Images", "Shape", "Mean"], rows, words=2)
+    for split in found:
+        console.print(f"{split.split.value} sha256 {split.sha256 or 'none: bundled with scikit-learn'}", soft_wrap=True)
     names = found[0].class_counts
     counts = [[name, *[str(split.class_counts.get(name, 0)) for split in found]] for name in names]
     show_table(["Class", *[split.split.value for split in found]], counts)

@@ -19,7 +19,7 @@ _FAILED_RUN, _CALLERS_MISTAKE, _INTERRUPTED = 1, 2, 130
 
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> None:
     """Print a table whose first `words` columns are left-aligned and all others right-aligned."""
-    table = Table(header_style="bold", pad_edge=False)
+    table = Table(header_style="bold")
     for number, header in enumerate(headers):
         table.add_column(header, justify="left" if number < words else "right", overflow="fold")
     for row in rows:

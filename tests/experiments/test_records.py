@@ -7,6 +7,7 @@ import pytest
 import tiny
 from nodestill.errors import DataError
 from nodestill.experiments import RunFolder, Stage, Store, Workspace, read_experiment, read_run, run, to_plain
+from nodestill.experiments.records import experiments_named, finished_experiments
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +100,17 @@ def test_a_missing_file_is_one_clear_error(store, name):
 
 def test_stage_names_are_what_the_command_calls_them():
     assert [stage.value for stage in Stage] == ["teacher", "student", "robustness"]
+
+
+def test_a_changed_recipe_is_found_by_the_name_of_the_recipe_if_there_is_one_only(tmp_path):
+    for name in ("demo-11111111", "other"):
+        RunFolder(tmp_path / name).write("experiment.json", {"recipe": {}, "members": ["model"], "attack": "x"})
+    assert experiments_named(tmp_path, "demo") == ["demo-11111111"]
+    assert experiments_named(tmp_path, "dem") == []
+    assert experiments_named(tmp_path, "other") == ["other"]
+    RunFolder(tmp_path / "demo-22222222").write("experiment.json", {"recipe": {}, "members": ["model"], "attack": "x"})
+    assert len(experiments_named(tmp_path, "demo")) == 2
+    assert finished_experiments(tmp_path) == []
+    RunFolder(tmp_path / "model").write("recipe.json", {})
+    RunFolder(tmp_path / "model").finish()
+    assert finished_experiments(tmp_path) == ["demo-11111111", "demo-22222222", "other"]

@@ -33,6 +33,9 @@ class LinfBudget:
     steps: int = 10
 
     def __post_init__(self) -> None:
+        if not all(isinstance(value, int) for value in (self.eps_255, self.step_255, self.steps)):
+            given = (self.eps_255, self.step_255, self.steps)
+            raise InputError(f"eps_255, step_255 and steps count, the first two in 1/255, got {given}. 8/255 is eps_255=8.")
         if not 0 <= self.eps_255 <= 255:
             raise InputError(f"eps_255 must lie in 0 ... 255, got {self.eps_255}. It counts 1/255; 8 is usual.")
         if self.step_255 < 1:

@@ -9,6 +9,7 @@ from nodestill.errors import DataError
 from nodestill.experiments.members import build_model
 from nodestill.experiments.plain import from_plain
 from nodestill.experiments.recipe import Role, StudentRecipe, TeacherRecipe
+from nodestill.experiments.records import experiments_named
 from nodestill.experiments.scoring import scored
 from nodestill.experiments.store import RunFolder, Store
 
@@ -48,9 +49,11 @@ def find_run(store: Store, name: str) -> RunFolder:
     experiment, _, role = name.partition(":")
     if (store.root / name / "recipe.json").is_file():
         return store.folder(name)
-    if not (store.root / experiment / "experiment.json").is_file():
-        known = sorted(path.parent.name for path in store.root.glob("*/experiment.json"))
-        raise DataError(f"{store.root} holds no run {name!r}. Experiments there: {', '.join(known) or 'none'}; see --store.")
+    matching = experiments_named(store.root, experiment)
+    if len(matching) != 1:
+        known = ", ".join(matching or experiments_named(store.root, "*")) or "none"
+        raise DataError(f"{store.root} holds no run {name!r}. Experiments there: {known}; see --store.")
+    experiment = matching[0]
     folders = [store.folder(member) for member in store.folder(experiment).read("experiment.json", "members")["members"]]
     by_role = {folder.read("recipe.json", "role")["role"]: folder for folder in folders if folder.is_done}
     if (role or Role.DISTILLED.value) not in by_role:

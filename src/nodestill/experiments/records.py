@@ -79,13 +79,30 @@ def read_experiment(root: Path, name: str) -> Experiment:
     Raises:
         DataError: If there is no such experiment or nothing of it is finished.
     """
-    folder = RunFolder(root / name)
-    if not (folder.path / "experiment.json").exists():
-        known = sorted(path.parent.name for path in root.glob("*/experiment.json"))
-        raise DataError(f"{root} holds no experiment {name!r}. It holds: {', '.join(known) or 'none; run a recipe first'}.")
+    matching = experiments_named(root, name)
+    if len(matching) != 1:
+        known = ", ".join(matching or experiments_named(root, "*")) or "none; run a recipe first"
+        raise DataError(f"{root} holds no experiment {name!r}. It holds: {known}.")
+    folder = RunFolder(root / matching[0])
     listed = folder.read("experiment.json", "recipe", "members", "attack")
     members = [RunFolder(root / member) for member in listed["members"]]
     runs = tuple(read_run(member, listed["attack"]) for member in members if member.is_done)
     if not runs:
         raise DataError(f"No model of {folder.path} is finished. Run the recipe {name!r} to its end first.")
-    return Experiment(name, listed["recipe"], runs)
+    return Experiment(folder.path.name, listed["recipe"], runs)
+
+
+def experiments_named(root: Path, name: str) -> list[str]:
+    """Return the experiments that a name may mean: that one, or else those made by changing its recipe; "*" means all."""
+    known = sorted(path.parent.name for path in root.glob("*/experiment.json"))
+    return [name] if name in known else [other for other in known if name == "*" or other.startswith(f"{name}-")]
+
+
+def finished_experiments(root: Path) -> list[str]:
+    """Return the experiments of which at least one model is finished."""
+    found = []
+    for name in experiments_named(root, "*"):
+        members = RunFolder(root / name).read("experiment.json", "members")["members"]
+        if any(RunFolder(root / member).is_done for member in members):
+            found.append(name)
+    return found

@@ -87,6 +87,10 @@ class Solver:
     precision: Precision = Precision.FLOAT32
 
     def __post_init__(self) -> None:
+        for name, kind in _CHOICES.items():
+            if not isinstance(getattr(self, name), kind):
+                known = ", ".join(f"{kind.__name__}.{member.name}" for member in kind)
+                raise InputError(f"{name} must be one of {known}, got {getattr(self, name)!r}.")
         if not (self.rtol > 0 and self.atol > 0):
             raise InputError(f"rtol and atol must be positive, got {self.rtol} and {self.atol}. 1e-3 is usual.")
         if self.max_steps < 1:
@@ -100,6 +104,14 @@ class Solver:
             )
         if not self.method.is_adaptive and (self.steps is None or self.steps < 1):
             raise InputError(f"{self.method.value} takes a fixed number of steps >= 1, got steps = {self.steps}. Set it.")
+
+
+_CHOICES: dict[str, type[Enum]] = {
+    "method": Method,
+    "step_control": StepControl,
+    "gradient": GradientMode,
+    "precision": Precision,
+}
 
 
 class SolveStats(NamedTuple):

@@ -1,0 +1,24 @@
+"""Mistakes that the type checks of these tests would catch first: told in a plain interpreter, as users have it."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        ("nodestill.Solver(gradient='adjoint')", "gradient must be one of GradientMode.DIRECT"),
+        ("nodestill.Solver(method='dopri5')", "method must be one of Method.DOPRI5"),
+        ("nodestill.Solver(step_control='shared')", "step_control must be one of StepControl.PER_IMAGE"),
+        ("nodestill.LinfBudget(eps_255=8 / 255)", "8/255 is eps_255=8"),
+        ("nodestill.solve(lambda t, y: y, torch.ones(1, 1), 0.0, 1.0, nodestill.Solver())", "must be a torch.nn.Module"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_with_what_to_write_instead(call, sentence):
+    done = subprocess.run([sys.executable, "-c", f"import nodestill, torch; {call}"], capture_output=True, text=True)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("nodestill.errors.InputError: ")
+    assert sentence in last
