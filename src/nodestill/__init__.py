@@ -8,8 +8,8 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Before torch is loaded: threads that wait by spinning made training ten times slower as soon as anything else ran on the
-# machine, and threads that sleep cost next to nothing. A setting of the user's is left alone.
+# Before torch is loaded: threads that wait by spinning make training many times slower as soon as anything else runs on the
+# machine; threads that sleep do not. A setting of the user's is left alone.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
