@@ -58,12 +58,18 @@ def test_a_failed_image_has_no_gradient_and_leaves_its_neighbours_theirs():
     torch.testing.assert_close(found[:1], expected, rtol=1e-10, atol=1e-12)
 
 
+class Root(nn.Module):
+    """dy/dt = sqrt(|y|): at rest in 0, where it has no derivative."""
+
+    def forward(self, t, y):
+        return y.abs().sqrt()
+
+
 def test_a_backward_solve_that_does_not_arrive_says_so():
-    f, y0 = Net(), spread().requires_grad_()
-    enough = int(solve(f, y0, 0.0, 1.5, Solver()).stats.accepted.max()) + 3
-    y1 = solve(f, y0, 0.0, 1.5, Solver(max_steps=enough, gradient=GradientMode.ADJOINT)).y1
-    with pytest.raises(SolveError, match="adjoint solve did not arrive"):
-        (1e12 * y1).sum().backward()  # under an absolute tolerance a sensitivity this large needs far more steps
+    y0 = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
+    y1 = solve(Root(), y0, 0.0, 1.0, Solver(gradient=GradientMode.ADJOINT)).y1
+    with pytest.raises(SolveError, match="adjoint solve did not arrive for 2 of 2"):
+        y1.sum().backward()
 
 
 def test_tensors_out_of_reach_are_refused():

@@ -125,7 +125,7 @@ def _downloaded(hub_set: HubSet, stem: str, root: Path | None) -> Path:
 
     file = hub_set.hub_file(stem)
     _log.info("looking for %s of %s in the hub's cache, else on the hub", file, hub_set.repo)
-    huggingface_hub.utils.logging.set_verbosity_error()  # its warnings about retries; what went wrong is said below
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns of every retry; what went wrong is said below
     try:
         return Path(huggingface_hub.hf_hub_download(hub_set.repo, file, repo_type="dataset"))
     except Exception as error:  # its types differ between versions, and the network's own shine through
