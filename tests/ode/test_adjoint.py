@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from nodestill.errors import InputError, SolveError
 from nodestill.ode import GradientMode, Method, Solver, Status, solve
