@@ -40,6 +40,28 @@ def test_bfloat16_is_inside_f_alone():
     assert 0 < float((low - full).abs().max()) < 0.05 * float(full.abs().max())
 
 
+def test_weights_are_converted_once_and_forgotten():
+    """Autocast keeps what it converts until its outermost block ends; conversions without gradient must not survive."""
+    layer = torch.nn.Linear(3, 3)
+    f, y0 = Field(lambda t, y: -layer(y), torch.float32), spread(dtype=torch.float32)
+    f.layer = layer
+    solver = Solver(precision=Precision.BFLOAT16)
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            inside = solve(f, y0, 0.0, 1.0, solver).y1
+        layer(y0).sum().backward()
+    assert layer.weight.grad is not None
+    with torch.no_grad(), torch.profiler.profile(record_shapes=True) as profile:
+        outside = solve(f, y0, 0.0, 1.0, solver)
+    assert torch.equal(inside, outside.y1)
+    conversions = sum(event.count for event in profile.key_averages(group_by_input_shape=True) if _converts(event))
+    assert conversions == 1 < outside.stats.evaluations.max()
+
+
+def _converts(event):
+    return event.key == "aten::_to_copy" and event.input_shapes[:1] == [[3, 3]]
+
+
 @pytest.mark.parametrize(
     "change",
     [

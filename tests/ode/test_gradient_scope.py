@@ -7,10 +7,12 @@ import torch
 from torch import nn
 
 from nodestill.errors import InputError
-from nodestill.ode import GradientMode, Solver, solve
+from nodestill.ode import GradientMode, Method, Solver, adjoint, reversible, solve, step
 from ode_oracles import EXACT_MODES, Field, Net, everything, gradients, spread
 
 MODES = pytest.mark.parametrize("mode", EXACT_MODES, ids=lambda mode: mode.value)
+
+ALL_SOLVERS = [*[Solver(gradient=mode) for mode in GradientMode], Solver(Method.REVERSIBLE, steps=5)]
 
 
 class Metered(torch.autograd.Function):
@@ -49,6 +51,35 @@ def test_weight_gradients_are_made_only_when_asked_for(mode):
         torch.autograd.grad(solution.y1.sum(), y0)
         assert set(Metered.asked) == {wanted}
         assert len(Metered.asked) >= 6
+
+
+@pytest.mark.parametrize("solver", ALL_SOLVERS, ids=lambda solver: f"{solver.method.value}-{solver.gradient.value}")
+def test_weights_that_could_have_a_gradient_cost_nothing_where_only_the_states_is_asked_for(solver, monkeypatch):
+    """`pull_back_slope` is where every mode differentiates f: it must not be handed weights that nobody asked about."""
+    asked = []
+    original = step.pull_back_slope
+
+    def watched(kept, seed, parameters):
+        asked.append(len(parameters))
+        return original(kept, seed, parameters)
+
+    for module in (step, adjoint, reversible):
+        monkeypatch.setattr(module, "pull_back_slope", watched)
+    f, y0 = Net(), spread().requires_grad_()
+    y1 = solve(f, y0, 0.0, 1.0, solver).y1.square().sum()
+
+    def asks(*inputs):
+        asked.clear()
+        torch.autograd.grad(y1, inputs, retain_graph=True)
+        return max(asked)
+
+    assert asks(y0) == 0
+    assert asks(y0, f.first.weight) == 1
+    assert asks(*f.parameters()) == len(list(f.parameters()))
+    asked.clear()
+    y1.backward(inputs=[y0])
+    assert max(asked) == 0
+    assert f.first.weight.grad is None
 
 
 @MODES

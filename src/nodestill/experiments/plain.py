@@ -51,9 +51,19 @@ def _value_of(kind: Any, plain: Any, path: str) -> Any:
 
 
 def fingerprint(*parts: object) -> str:
-    """Return 8 hex digits that change with any field of the parts and with nothing else."""
-    text = json.dumps([to_plain(part) for part in parts], sort_keys=True, separators=(",", ":"))
+    """Return 8 hex digits that change with any field of the parts that can move a result, and with nothing else.
+
+    A field that cannot says so: `field(metadata={"moves_results": False})`.
+    """
+    text = json.dumps([_that_matters(part) for part in parts], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _that_matters(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        mattering = [field.name for field in fields(value) if field.metadata.get("moves_results", True)]
+        return {name: _that_matters(getattr(value, name)) for name in mattering}
+    return to_plain(value)
 
 
 def with_overrides(value: T, changes: Sequence[tuple[str, str]]) -> T:

@@ -5,6 +5,7 @@ channel answers to a picture of ones, zero padding included. m is tiny, so that 
 z. There is no second derivative.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -31,11 +32,18 @@ def time_maps(
     Returns:
         One channels-last map per layer, in the dtype of `kernels` even under autocast.
     """
-    size = kernels.shape[-1]
     with torch.autocast(kernels.device.type, enabled=False):
-        inside = F.unfold(kernels.new_ones(1, 1, height, width), size, padding=size // 2)  # 1, taps, pixels
-        maps = inside.transpose(1, 2) @ kernels.flatten(2).transpose(1, 2)  # layers, pixels, channels
+        taps = _taps_inside(kernels.shape[-1], height, width, kernels.dtype, kernels.device)
+        maps = taps @ kernels.flatten(2).transpose(1, 2)  # layers, pixels, channels
     return [m.view(1, height, width, -1).permute(0, 3, 1, 2) for m in maps.unbind()]
+
+
+@lru_cache
+def _taps_inside(size: int, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "pixels taps"]:
+    """Return which taps of a kernel lie inside the picture, pixel by pixel, as ones and zeros."""
+    with torch.inference_mode(False), torch.no_grad():  # the cached tensor may be used anywhere later
+        ones = torch.ones(1, 1, height, width, dtype=dtype, device=device)
+        return F.unfold(ones, size, padding=size // 2)[0].t().contiguous()
 
 
 def gradient_of_map(grad: State, share: Share) -> Map:
@@ -87,4 +95,8 @@ def add_time_(z: State, share: Share, time_map: Map, *, relu: bool) -> State:
     Returns:
         `z`.
     """
-    return _AddTime.apply(z, share.to(z.dtype), time_map.to(z.dtype), relu)
+    share, time_map = share.to(z.dtype), time_map.to(z.dtype)
+    if torch.is_grad_enabled():
+        return _AddTime.apply(z, share, time_map, relu)
+    z.addcmul_(share, time_map)  # the same, without the price of an autograd function
+    return z.relu_() if relu else z

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from nodestill.errors import SolveError
-from nodestill.ode.march import Problem, Progress, Sizes, Taken, travel
-from nodestill.ode.scope import check_scope
-from nodestill.ode.solver import GradientMode, Status
+from nodestill.ode.march import Problem, Progress, Sizes, travel
+from nodestill.ode.scope import asked_for, check_scope
+from nodestill.ode.solver import Status
 from nodestill.ode.step import Field, Kept, add, evaluate, like_state, pull_back_slope, take_step
+from nodestill.ode.trace import Taken
 
 
 class AdjointSolve(torch.autograd.Function):
@@ -47,7 +48,7 @@ class AdjointSolve(torch.autograd.Function):
         ends = saved[: ctx.ends]
         check_scope(ctx.problem, ends[-1], ctx.parameters)
         problem, healthy = ctx.problem, torch.nonzero(status == Status.DONE)[:, 0]
-        wanted = [p for p, needed in zip(ctx.parameters, ctx.needs_input_grad[4:], strict=True) if needed]
+        wanted = asked_for(ctx, ctx.parameters)
         a, gradients = torch.zeros_like(ends[-1][healthy]), [None] * len(wanted)
         for i in reversed(range(len(ends) if len(healthy) else 0)):
             a = a if of_ends[i] is None else a + of_ends[i][healthy]
@@ -88,31 +89,38 @@ def _stretch(
     backwards: Problem, field: Field, sizes: Sizes | None, joined: Tensor, wanted: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Carry a from a target back to the one before, and collect the parameters' integral on the way."""
-    progress = travel(backwards, sizes, joined, GradientMode.RECOMPUTE if wanted else None)
+    integral = _ParameterIntegral(field, backwards, wanted)
+    progress = travel(backwards, sizes, joined, integral if wanted else None)
     failed = progress.status != Status.DONE
     if bool(failed.any()):
         raise SolveError(
             f"The adjoint solve did not arrive for {int(failed.sum())} of {len(failed)} images. "
             "Use GradientMode.RECOMPUTE, which needs no second solve, or loosen the tolerances."
         )
-    gradients: list[Tensor | None] = [None] * len(wanted)
-    for taken in progress.trace[0]:
-        new = _parameter_integral(field, backwards, taken, wanted)
-        gradients = [add(total, part) for total, part in zip(gradients, new, strict=True)]
-    return progress.ends[-1].chunk(2, 1)[1], gradients
+    return progress.ends[-1].chunk(2, 1)[1], integral.gradients
 
 
-def _parameter_integral(field: Field, backwards: Problem, taken: Taken, wanted: Sequence[Tensor]) -> list[Tensor | None]:
-    """Return -h sum_i b_i a_i df/dtheta over the stages of one step: its share of the integral, h being negative in time."""
-    tableau = backwards.tableau.without_error
-    slope, first = evaluate(backwards.field, taken.t, taken.y, True)
-    with torch.no_grad():
-        kept = first + take_step(backwards.field, tableau, taken.t, taken.h, taken.y, slope, keep=True).kept
-    gradients: list[Tensor | None] = [None] * len(wanted)
-    for i, evaluation in enumerate(kept):
-        y, a = (part.contiguous() for part in evaluation.y.detach().chunk(2, 1))
-        _, (again,) = evaluate(field, taken.t + float(tableau.c[i]) * taken.h, y, True)
-        weight = like_state(-taken.h * float(tableau.b[i]), a)
-        _, *new = pull_back_slope(again, a * weight, wanted)
-        gradients = [add(total, part) for total, part in zip(gradients, new, strict=True)]
-    return gradients
+class _ParameterIntegral:
+    """The integral of a df/dtheta, step by step as the solve goes: -h sum_i b_i a_i df/dtheta, h being negative in time."""
+
+    keeps_evaluations = False
+
+    def __init__(self, field: Field, backwards: Problem, wanted: Sequence[Tensor]) -> None:
+        self.field, self.backwards, self.wanted = field, backwards, wanted
+        self.gradients: list[Tensor | None] = [None] * len(wanted)
+
+    def begin(self) -> None:
+        """There is one stretch only."""
+
+    def add(self, taken: Taken) -> None:
+        """Add the share of one step."""
+        taken = taken.accepted()
+        tableau = self.backwards.tableau.without_error
+        slope, kept = evaluate(self.backwards.field, taken.t, taken.y, True)
+        kept += take_step(self.backwards.field, tableau, taken.t, taken.h, taken.y, slope, keep=True).kept
+        for i, evaluation in enumerate(kept):
+            y, a = (part.contiguous() for part in evaluation.y.detach().chunk(2, 1))
+            _, (again,) = evaluate(self.field, taken.t + float(tableau.c[i]) * taken.h, y, True)
+            weight = like_state(-taken.h * float(tableau.b[i]), a)
+            _, *new = pull_back_slope(again, a * weight, self.wanted)
+            self.gradients = [add(total, part) for total, part in zip(self.gradients, new, strict=True)]

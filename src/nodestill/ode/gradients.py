@@ -2,7 +2,7 @@
 
 DIRECT and RECOMPUTE, here, pull the gradient back through the very steps that were taken, with their sizes held constant: no
 derivative of step-size control, so nothing of one image leaks into another. RECOMPUTE makes the evaluations of each step again
-from the state it started from; DIRECT kept them. ADJOINT and the reversible method have files of their own.
+from the state it started from; DIRECT kept them (`trace.py`). ADJOINT and the reversible method have files of their own.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nodestill.ode.adjoint import AdjointSolve
-from nodestill.ode.march import Problem, Progress, Sizes, Taken, travel
+from nodestill.ode.march import Problem, Progress, Sizes, travel
 from nodestill.ode.reversible import ReversibleSolve
-from nodestill.ode.scope import check_leaves, check_weights
+from nodestill.ode.scope import asked_for, check_leaves, check_weights
 from nodestill.ode.solver import GradientMode, Method, Status
-from nodestill.ode.step import Kept, add, evaluate, pull_back_step, take_step
+from nodestill.ode.step import Kept, add, evaluate, like_state, pull_back_step, take_step
 from nodestill.ode.tableaus import Tableau
+from nodestill.ode.trace import Taken, Trace
 
 
 def differentiable(problem: Problem, sizes: Sizes | None, y0: Tensor) -> tuple[Progress, Tensor, tuple[Tensor, ...]]:
@@ -47,12 +48,15 @@ class _Solve(torch.autograd.Function):
     def forward(
         ctx: Any, problem: Problem, sizes: Sizes | None, found: list[Progress], y0: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, ...]:
-        wanted = any(ctx.needs_input_grad)
-        progress = travel(problem, sizes, y0, problem.solver.gradient if wanted else None)
+        direct, wanted = problem.solver.gradient is GradientMode.DIRECT, any(ctx.needs_input_grad)
+        trace = Trace(len(y0), problem.solver.kept_bytes, keeps_evaluations=direct) if wanted else None
+        progress = travel(problem, sizes, y0, trace)
+        failed = progress.status != Status.DONE
+        if trace is not None and bool(failed.any()):
+            trace.leave_out(failed)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(y0, *parameters)
-        ctx.problem, ctx.parameters, ctx.status, ctx.checked = problem, parameters, progress.status, False
-        ctx.trace = _of_those_that_arrived(progress) if wanted else []
+        ctx.problem, ctx.parameters, ctx.failed, ctx.trace, ctx.checked = problem, parameters, failed, trace, False
         found.append(progress)
         error = progress.error.to(y0.dtype)
         if progress.attempts == 0:  # steps that were given, not chosen: nothing was estimated
@@ -64,44 +68,29 @@ class _Solve(torch.autograd.Function):
     def backward(ctx: Any, of_error: Tensor | None, *of_ends: Tensor | None) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors  # refuses if y0 or a weight was changed in place: steps made again would be others
         check_weights(ctx.problem.field.dynamics, ctx.parameters)
-        wanted = [p for p, needed in zip(ctx.parameters, ctx.needs_input_grad[4:], strict=True) if needed]
+        wanted = asked_for(ctx, ctx.parameters)
         cotangent, gradients = None, [None] * len(wanted)
-        for of_end, steps in zip(reversed(of_ends), reversed(ctx.trace), strict=True):
-            cotangent = add(cotangent, _of_arrived(of_end, ctx.status))
+        for target in reversed(range(len(of_ends))):
+            cotangent = add(cotangent, _of_arrived(of_ends[target], ctx.failed))
             if cotangent is None and of_error is None:
                 continue
-            for i in reversed(range(len(steps))):
-                tableau, kept = _evaluations(ctx.problem, steps[i], of_error is not None)
+            for taken in ctx.trace.backwards(ctx.problem.field, ctx.problem.tableau, target):
+                taken = taken.accepted()
+                if len(taken.t) == 0:
+                    continue  # f need not bear a batch of none
+                tableau, kept = _evaluations(ctx.problem, taken, of_error is not None)
                 if not ctx.checked:
                     check_leaves(ctx.parameters, kept[0])
                     ctx.checked = True
-                cotangent, new = _pull_back(tableau, kept, steps[i], cotangent, of_error, wanted)
+                cotangent, new = _pull_back(tableau, kept, taken, cotangent, of_error, wanted)
                 gradients = [add(total, part) for total, part in zip(gradients, new, strict=True)]
-                steps[i] = steps[i]._replace(kept=())  # spent: a second backward pass makes them again
         by_parameter = dict(zip(map(id, wanted), gradients, strict=True))
         return None, None, None, cotangent, *[by_parameter.get(id(p)) for p in ctx.parameters]
 
 
-def _of_arrived(gradient: Tensor | None, status: Tensor) -> Tensor | None:
+def _of_arrived(gradient: Tensor | None, failed: Tensor) -> Tensor | None:
     """Return the gradient with that of failed images set to zero, even where a caller's loss made it not a number."""
-    if gradient is None:
-        return None
-    failed = (status != Status.DONE).reshape(-1, *[1] * (gradient.dim() - 1))
-    return torch.where(failed, 0.0, gradient)
-
-
-def _of_those_that_arrived(progress: Progress) -> list[list[Taken]]:
-    """Return the trace without failed images: f may have no finite derivative where they went, and 0 * inf would spread."""
-    healthy = progress.status == Status.DONE
-    if bool(healthy.all()):
-        return progress.trace
-    return [[some for taken in steps if len((some := _only(taken, healthy)).t)] for steps in progress.trace]
-
-
-def _only(taken: Taken, healthy: Tensor) -> Taken:
-    index = torch.arange(len(healthy), device=healthy.device) if taken.index is None else taken.index
-    chosen = healthy[index]
-    return Taken(index[chosen], taken.t[chosen], taken.h[chosen], taken.y[chosen], ())
+    return None if gradient is None else torch.where(like_state(failed, gradient).bool(), 0.0, gradient)
 
 
 def _pull_back(

@@ -1,7 +1,7 @@
 """The loops of a solve: adaptive (`march`) and along given step sizes (`follow`). No automatic differentiation here.
 
 Images are on their way independently: each has its own time, step size and verdict, they only share the calls of f. One that
-has arrived leaves the batch, so nobody pays for the slowest neighbour. `keep` says what a later backward pass will want.
+has arrived leaves the batch, so nobody pays for the slowest neighbour. Whoever wants to go back hears of every step (`Steps`).
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nodestill.ode.solver import GradientMode, Solver, SolveStats, Status
+from nodestill.ode.solver import Solver, SolveStats, Status
 from nodestill.ode.step import (
     Field,
     Kept,
@@ -24,9 +24,11 @@ from nodestill.ode.step import (
     over_batch,
     probe_first_step,
     rms,
+    shared_casts,
     take_step,
 )
 from nodestill.ode.tableaus import Tableau
+from nodestill.ode.trace import Steps, Taken, placed
 
 _SMALLEST_STEP = 1e-13  # of the distance to go: below it, adding a step to float64 time loses the step
 
@@ -46,16 +48,6 @@ class Problem(NamedTuple):
         return self.t0 + self.sign * travelled
 
 
-class Taken(NamedTuple):
-    """One accepted step of some images: what is needed to differentiate it."""
-
-    index: Tensor | None  # positions in the batch; None is all of it
-    t: PerImage
-    h: PerImage  # signed
-    y: Tensor  # where the step started
-    kept: tuple[Kept, ...]  # the evaluations that the solution needs; those that are missing in front are made again
-
-
 @dataclass
 class Progress:
     """The state of a whole batch between two targets, and what has been counted on the way."""
@@ -70,7 +62,6 @@ class Progress:
     error: PerImage
     attempts: int = 0
     sizes: list[PerImage] = field(default_factory=list)  # one row an attempt
-    trace: list[list[Taken]] = field(default_factory=list)  # one list a target
     ends: list[Tensor] = field(default_factory=list)  # the state at each target
 
     def stats(self) -> SolveStats:
@@ -97,21 +88,23 @@ class _Front:
 Sizes = Sequence[Sequence[PerImage]]  # step sizes to take: for each target, one row of the batch after another
 
 
-def travel(problem: Problem, sizes: Sizes | None, y0: Tensor, keep: GradientMode | None) -> Progress:
+def travel(problem: Problem, sizes: Sizes | None, y0: Tensor, steps: Steps | None) -> Progress:
     """Solve with step sizes of its own choice, or with those given."""
-    return march(problem, y0, keep) if sizes is None else follow(problem, y0, sizes, keep)
+    with shared_casts(y0.device):
+        return march(problem, y0, steps) if sizes is None else follow(problem, y0, sizes, steps)
 
 
-def march(problem: Problem, y0: Tensor, keep: GradientMode | None) -> Progress:
+def march(problem: Problem, y0: Tensor, steps: Steps | None) -> Progress:
     """Solve adaptively from t0 to each target in turn. An image that fails keeps its status and goes no further."""
-    progress, first = _start(problem, y0, keep is GradientMode.DIRECT)
+    progress, first = _start(problem, y0, steps is not None and steps.keeps_evaluations)
     before = 0.0
     for target in problem.targets:
-        progress.trace.append([])
+        if steps is not None:
+            steps.begin()
         progress.status[(progress.status == Status.DONE) & (progress.tried >= problem.solver.max_steps)] = Status.STEP_LIMIT
         front = _leave(progress, before, first)
         while len(front.index):
-            front = _attempt(problem, progress, front, target, keep)
+            front = _attempt(problem, progress, front, target, steps)
         progress.ends.append(marked(progress))
         before, first = target, ()
     return progress
@@ -148,24 +141,24 @@ def _leave(progress: Progress, travelled: float, first: tuple[Kept, ...]) -> _Fr
     return front if bool(healthy.all()) else front.only(healthy)
 
 
-def _attempt(problem: Problem, progress: Progress, front: _Front, target: float, keep: GradientMode | None) -> _Front:
+def _attempt(problem: Problem, progress: Progress, front: _Front, target: float, steps: Steps | None) -> _Front:
     """Try one step of every image on its way; book what was accepted and return those that go on."""
     h = _landing_size(front.size, target - front.travelled)
     t, signed = problem.time(front.travelled), problem.sign * h
-    direct = keep is GradientMode.DIRECT
-    trial = take_step(problem.field, problem.tableau, t, signed, front.y, front.slope, keep=direct)
+    keep = steps is not None and steps.keeps_evaluations
+    trial = take_step(problem.field, problem.tableau, t, signed, front.y, front.slope, keep=keep)
     ratio, leaving, status = _verdict(problem, progress, front, trial, h, target)
     accepted = ratio <= 1
-    all_accepted, any_leaving = torch.stack([accepted.all(), leaving.any()]).tolist()  # the one read from the device
+    movers, leavers = torch.stack([accepted.sum(), leaving.sum()]).tolist()  # the one read from the device
+    all_accepted = movers == len(h)
 
     _book(progress, front, problem, trial, accepted, h)
     progress.status[front.index] = status
-    if keep is not None:
-        taken = _taken(progress, front, t, signed, trial, None if all_accepted else accepted)
-        progress.trace[-1] += [taken] if len(taken.t) else []  # f need not bear a batch of none
+    if steps is not None and movers:
+        steps.add(_taken(progress, front, t, signed * accepted, trial, all_accepted))
     front = _moved(front, trial, h, accepted, all_accepted)
     front.size = next_size(h, ratio, problem.tableau.order)
-    return _part(progress, front, leaving) if any_leaving else front
+    return _part(progress, front, leaving, leavers) if leavers else front
 
 
 def _verdict(
@@ -198,12 +191,10 @@ def _book(progress: Progress, front: _Front, problem: Problem, trial: Trial, acc
     progress.error[front.index] += torch.where(accepted, rms(trial.error), 0.0)
 
 
-def _taken(progress: Progress, front: _Front, t: PerImage, h: PerImage, trial: Trial, accepted: Tensor | None) -> Taken:
-    """Record an accepted step. Where only some were accepted what was kept is of no use: those steps are made again."""
-    if accepted is not None:
-        return Taken(front.index[accepted], t[accepted], h[accepted], front.y[accepted], ())
+def _taken(progress: Progress, front: _Front, t: PerImage, h: PerImage, trial: Trial, all_accepted: bool) -> Taken:
+    """Record a step. Where only some accepted it what was kept is of no use: those steps are made again."""
     index = None if len(front.index) == len(progress.y) else front.index
-    return Taken(index, t, h, front.y, front.first + trial.kept[:-1])
+    return Taken(index, t, h, front.y, front.first + trial.kept[:-1] if all_accepted else (), not all_accepted)
 
 
 def _moved(front: _Front, trial: Trial, h: PerImage, accepted: Tensor, all_accepted: bool) -> _Front:
@@ -215,23 +206,17 @@ def _moved(front: _Front, trial: Trial, h: PerImage, accepted: Tensor, all_accep
     return _Front(front.index, front.travelled + h * accepted, h, y, slope, ())
 
 
-def _part(progress: Progress, front: _Front, leaving: Tensor) -> _Front:
+def _part(progress: Progress, front: _Front, leaving: Tensor, leavers: int) -> _Front:
     """Put the states of the images that arrived or are stuck into the batch, and return those that go on."""
-    going_on = front.only(~leaving)
-    if len(going_on.index) == 0 and len(front.index) == len(progress.y):
+    if leavers == len(progress.y):
         progress.y, progress.slope, progress.size = front.y, front.slope, front.size
-        return going_on
-    out = front.only(leaving)
-    progress.y = _replaced(progress.y, out.index, out.y)
-    progress.slope = _replaced(progress.slope, out.index, out.slope)
-    progress.size = _replaced(progress.size, out.index, out.size)
-    return going_on
-
-
-def _replaced(whole: Tensor, index: Tensor, part: Tensor) -> Tensor:
-    result = whole.clone()  # never in place: the old states may be the caller's, or kept for the backward pass
-    result[index] = part
-    return result
+        return front.only(front.index[:0])
+    order = leaving.to(torch.int8).argsort(stable=True)  # positions, not a mask: their number is known already
+    staying, out = order[: len(order) - leavers], front.only(order[len(order) - leavers :])
+    progress.y = placed(progress.y, out.index, out.y)
+    progress.slope = placed(progress.slope, out.index, out.slope)
+    progress.size = placed(progress.size, out.index, out.size)
+    return front.only(staying)
 
 
 def marked(progress: Progress) -> Tensor:
@@ -240,7 +225,7 @@ def marked(progress: Progress) -> Tensor:
     return torch.where(failed, torch.nan, progress.y)  # masked_fill would lose the memory layout
 
 
-def follow(problem: Problem, y0: Tensor, sizes: Sizes, keep: GradientMode | None) -> Progress:
+def follow(problem: Problem, y0: Tensor, sizes: Sizes, steps: Steps | None) -> Progress:
     """Take the given steps to each target in turn, without error control; a size of 0 stands still.
 
     Nothing is read back from an accelerator. On the CPU images that stand still leave the batch.
@@ -248,10 +233,11 @@ def follow(problem: Problem, y0: Tensor, sizes: Sizes, keep: GradientMode | None
     progress = nowhere(y0)
     travelled = progress.error.clone()
     for target, rows in zip(problem.targets, sizes, strict=True):
-        progress.trace.append([])
+        if steps is not None:
+            steps.begin()
         for h in rows:
             progress.sizes.append(h)
-            _follow_step(problem, progress, travelled, h, keep)
+            _follow_step(problem, progress, travelled, h, steps)
             travelled = travelled + h
         progress.status[(travelled - target).abs() > 1e-9 * target] = Status.STEP_LIMIT  # given steps lead elsewhere
         progress.status[~torch.isfinite(rms(progress.y))] = Status.NON_FINITE
@@ -259,18 +245,18 @@ def follow(problem: Problem, y0: Tensor, sizes: Sizes, keep: GradientMode | None
     return progress
 
 
-def _follow_step(problem: Problem, progress: Progress, travelled: PerImage, h: PerImage, keep: GradientMode | None) -> None:
+def _follow_step(problem: Problem, progress: Progress, travelled: PerImage, h: PerImage, steps: Steps | None) -> None:
     index, y, whole = None, progress.y, progress.y
     if y.device.type == "cpu" and not bool(h.all()):
         index = torch.nonzero(h)[:, 0]
         if len(index) == 0:
             return
         y, h, travelled = y[index], h[index], travelled[index]
-    tableau, direct = problem.tableau.without_error, keep is GradientMode.DIRECT
+    tableau, keep = problem.tableau.without_error, steps is not None and steps.keeps_evaluations
     t, signed = problem.time(travelled), problem.sign * h
-    slope, first = evaluate(problem.field, t, y, direct)
-    trial = take_step(problem.field, tableau, t, signed, y, slope, keep=direct)
+    slope, first = evaluate(problem.field, t, y, keep)
+    trial = take_step(problem.field, tableau, t, signed, y, slope, keep=keep)
     progress.evaluations += tableau.stages * (progress.sizes[-1] > 0)
-    if keep is not None:
-        progress.trace[-1].append(Taken(index, t, signed, y, first + trial.kept))
-    progress.y = trial.y_next if index is None else _replaced(whole, index, trial.y_next)
+    if steps is not None:
+        steps.add(Taken(index, t, signed, y, first + trial.kept, rejections=False))
+    progress.y = placed(whole, index, trial.y_next)

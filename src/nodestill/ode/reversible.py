@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from nodestill.errors import SolveError
 from nodestill.ode.march import PerImage, Problem, Progress, Sizes, marked, nowhere
-from nodestill.ode.scope import check_scope
+from nodestill.ode.scope import asked_for, check_scope
 from nodestill.ode.solver import Status
 from nodestill.ode.step import Field, Kept, add, evaluate, like_state, pull_back_slope, rms
 
@@ -60,7 +60,7 @@ class ReversibleSolve(torch.autograd.Function):
         failed = like_state(status != Status.DONE, y).bool()
         bar_y, bar_z = torch.where(failed, 0.0, of_y), torch.zeros_like(of_y)
         y0, y, z = (torch.where(failed, 0.0, state) for state in (y0, y, z))
-        wanted = [p for p, needed in zip(ctx.parameters, ctx.needs_input_grad[4:], strict=True) if needed]
+        wanted = asked_for(ctx, ctx.parameters)
         gradients: list[Tensor | None] = [None] * len(wanted)
         for h in reversed(ctx.sizes):
             travelled = travelled - h

@@ -1,6 +1,7 @@
 """Which tensors the gradient of a solve can reach: y0 and the parameters of f. Everything else is refused, not dropped."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,22 @@ def check_scope(problem: Problem, y: Tensor, parameters: Sequence[Tensor]) -> No
     check_weights(problem.field.dynamics, parameters)
     t = problem.time(torch.zeros(1, dtype=torch.float64, device=y.device))
     check_leaves(parameters, *evaluate(problem.field, t, y[:1], True)[1])
+
+
+def asked_for(ctx: Any, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Return the parameters whose gradient this very backward pass will use: none in an attack, which wants the image's.
+
+    `ctx.needs_input_grad` only knows which of them require a gradient.
+    """
+    nodes = [node for node, _ in ctx.next_functions[-len(parameters) :]] if parameters else []
+    return [p for p, node in zip(parameters, nodes, strict=True) if node is not None and _will_run(node)]
+
+
+def _will_run(node: Any) -> bool:
+    try:
+        return torch._C._will_engine_execute_node(node)
+    except RuntimeError:  # a leaf that is itself asked for by torch.autograd.grad
+        return True
 
 
 def check_weights(dynamics: nn.Module, parameters: Sequence[Tensor]) -> None:

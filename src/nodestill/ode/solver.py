@@ -3,7 +3,7 @@
 Values only: the numerics live in `step.py` and `solve.py`, the derivatives in `gradients.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ class GradientMode(Enum):
     """How a solve is differentiated. The first two differentiate the very steps that were taken, their sizes held constant."""
 
     DIRECT = "direct"  # keep what each evaluation of f needs for its derivative; memory grows with steps x stages
-    RECOMPUTE = "recompute"  # keep the state at each accepted step, redo the step backwards; same gradient, little memory
+    RECOMPUTE = "recompute"  # keep states (`Solver.kept_bytes`), redo each step backwards; same gradient, little memory
     ADJOINT = "adjoint"  # solve the adjoint equation backwards; constant memory, a *different* (continuous) gradient
 
 
@@ -70,6 +70,8 @@ class Solver:
         first_step: Size of the first step in units of time. None probes it, for one more evaluation of f.
         step_control: Whose error decides the size of a step.
         gradient: How the solve is differentiated; REVERSIBLE has its own way and pays no heed.
+        kept_bytes: RECOMPUTE keeps the state at each accepted step up to so many bytes, and then only at every k-th, k up
+            to the square root of their number; those between are made again. Moves no result beyond rounding.
         precision: Arithmetic inside f. State and error control keep the dtype of y0, times and step sizes float64.
 
     Raises:
@@ -85,6 +87,7 @@ class Solver:
     step_control: StepControl = StepControl.PER_IMAGE
     gradient: GradientMode = GradientMode.RECOMPUTE
     precision: Precision = Precision.FLOAT32
+    kept_bytes: int = field(default=2**30, metadata={"moves_results": False})
 
     def __post_init__(self) -> None:
         for name, kind in _CHOICES.items():
@@ -95,6 +98,8 @@ class Solver:
             raise InputError(f"rtol and atol must be positive, got {self.rtol} and {self.atol}. 1e-3 is usual.")
         if self.max_steps < 1:
             raise InputError(f"max_steps must be at least 1, got {self.max_steps}. 1000 is usual.")
+        if self.kept_bytes < 0:
+            raise InputError(f"kept_bytes must be at least 0, got {self.kept_bytes}. 2**30 is usual.")
         if self.first_step is not None and not self.first_step > 0:
             raise InputError(f"first_step must be positive, got {self.first_step}. Leave it out to have it probed.")
         if self.method.is_adaptive and self.steps is not None:

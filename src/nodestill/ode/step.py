@@ -4,7 +4,8 @@ The slopes of a step are rows of one matrix, so that every weighted sum of them 
 slope once. The derivative of a step is written out (the transposed tableau); automatic differentiation sees f alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -29,8 +30,8 @@ class Field(NamedTuple):
     precision: Precision
 
     def __call__(self, t: PerImage, y: State) -> Tensor:
-        low = self.precision is Precision.BFLOAT16
-        with torch.autocast(y.device.type, torch.bfloat16, enabled=low, cache_enabled=False):
+        low, share = self.precision is Precision.BFLOAT16, not torch.is_grad_enabled()
+        with torch.autocast(y.device.type, torch.bfloat16, enabled=low, cache_enabled=share):
             slope = self.dynamics(like_state(t, y), y)
         if slope.shape != y.shape:
             raise InputError(
@@ -38,6 +39,20 @@ class Field(NamedTuple):
                 "Make the last layer of f as wide as the state."
             )
         return slope
+
+
+@contextmanager
+def shared_casts(device: torch.device) -> Iterator[None]:
+    """Let the evaluations of f without gradient in this block share one conversion of each weight to bfloat16.
+
+    The conversions are forgotten at the end: made without gradient, they must not meet one who wants a gradient. The
+    block itself computes in the dtypes it is given, whatever autocast its caller is in.
+    """
+    try:
+        with torch.autocast(device.type, enabled=False):  # autocast forgets its conversions where the outermost block ends
+            yield
+    finally:
+        torch.clear_autocast_cache()
 
 
 class Kept(NamedTuple):

@@ -1,0 +1,137 @@
+"""What a solve keeps of its accepted steps for the backward pass, and the states that it makes again instead of keeping them.
+
+Up to a budget of bytes the state at the start of each step is kept. Above it only every k-th step keeps its own, k the
+smallest power of two that meets the budget or reaches the square root of the number of steps; the states between are made
+again from the nearest one before, one stretch at a time: one more forward pass for memory of order sqrt(steps).
+
+Source: Griewank 1992, "Achieving logarithmic growth of temporal and spatial complexity in reverse automatic differentiation",
+section 2, for trading states against work; here in its simplest form, one level.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from nodestill.ode.step import Field, Kept, PerImage, evaluate, shared_casts, take_step
+from nodestill.ode.tableaus import Tableau
+
+
+class Taken(NamedTuple):
+    """One step of some images, as it was taken."""
+
+    index: Tensor | None  # positions in the batch; None is all of it
+    t: PerImage
+    h: PerImage  # signed; 0 for an image whose step was rejected
+    y: Tensor | None  # where the step started; None if that is to be made again
+    kept: tuple[Kept, ...]  # the evaluations that the solution needs; those that are missing in front are made again
+    rejections: bool  # whether some h are 0; known, so that nobody need ask the device
+
+    def only(self, chosen: Tensor) -> "Taken":
+        """Return the step of some of its images, given as positions in it; its evaluations are those of others too."""
+        index = chosen if self.index is None else self.index[chosen]
+        y = None if self.y is None else self.y[chosen]
+        return Taken(index, self.t[chosen], self.h[chosen], y, (), self.rejections)
+
+    def accepted(self) -> "Taken":
+        """Return the step of those images that accepted it."""
+        return self.only(torch.nonzero(self.h)[:, 0]) if self.rejections else self
+
+
+@runtime_checkable
+class Steps(Protocol):
+    """Whoever wants to hear of a solve's accepted steps."""
+
+    keeps_evaluations: bool  # whether `Taken.kept` is of use
+
+    def begin(self) -> None:
+        """Hear that the steps towards the next target follow."""
+
+    def add(self, taken: Taken) -> None:
+        """Hear of one step, in the order of travel."""
+
+
+class Trace:
+    """The accepted steps of a solve, by target.
+
+    Args:
+        batch: Number of images.
+        budget: Bytes of states to keep; beyond, states are given up down to the square root of the number of steps.
+        keeps_evaluations: Whether to keep the evaluations of f as well. Then all states are kept.
+    """
+
+    def __init__(self, batch: int, budget: int, *, keeps_evaluations: bool) -> None:
+        self.stretches: list[list[Taken]] = []
+        self.keeps_evaluations = keeps_evaluations
+        self._batch, self._budget, self._spacing = batch, budget, 1
+
+    def begin(self) -> None:
+        """Start the steps towards the next target."""
+        self.stretches.append([])
+
+    def add(self, taken: Taken) -> None:
+        """Keep a step, and give up states that are too many by now."""
+        steps = self.stretches[-1]
+        steps.append(taken if len(steps) % self._spacing == 0 else taken._replace(y=None))
+        if not self.keeps_evaluations and self._spacing**2 < sum(map(len, self.stretches)) and self._bytes() > self._budget:
+            self._spacing *= 2
+            self.stretches = [self._thinned(steps) for steps in self.stretches]
+
+    def _bytes(self) -> int:
+        return sum(taken.y.nbytes for steps in self.stretches for taken in steps if taken.y is not None)
+
+    def _thinned(self, steps: list[Taken]) -> list[Taken]:
+        return [taken if i % self._spacing == 0 else taken._replace(y=None) for i, taken in enumerate(steps)]
+
+    def leave_out(self, failed: Tensor) -> None:
+        """Forget the steps of failed images: f may have no finite derivative where they went, and 0 * inf would spread."""
+        healthy = ~failed
+        for steps in self.stretches:
+            for i, taken in enumerate(steps):
+                chosen = torch.nonzero(healthy if taken.index is None else healthy[taken.index])[:, 0]
+                steps[i] = taken.only(chosen)
+
+    def backwards(self, field: Field, tableau: Tableau, target: int) -> Iterator[Taken]:
+        """Yield the steps towards a target, the last one first, each with its state.
+
+        Evaluations that were kept are handed out once; a second pass makes them again.
+        """
+        steps = self.stretches[target]
+        end = len(steps)
+        for start in reversed([i for i, taken in enumerate(steps) if taken.y is not None]):
+            states = _states_again(field, tableau, steps[start:end], self._batch)
+            for i in reversed(range(start, end)):
+                taken, steps[i] = steps[i], steps[i]._replace(kept=())
+                yield taken._replace(y=states.pop())
+            end = start
+
+
+def _states_again(field: Field, tableau: Tableau, steps: list[Taken], batch: int) -> list[Tensor]:
+    """Return the states that some steps started from, of which only the first was kept."""
+    states = [steps[0].y]
+    if len(steps) == 1:
+        return states
+    whole = placed(steps[0].y.new_empty(batch, *steps[0].y.shape[1:]), steps[0].index, steps[0].y)
+    with torch.no_grad(), shared_casts(whole.device):
+        for before, after in pairwise(steps):
+            moved = before._replace(y=states[-1]).accepted()
+            if len(moved.t):
+                whole = placed(whole, moved.index, _end(field, tableau, moved))
+            states.append(whole if after.index is None else whole[after.index])
+    return states
+
+
+def _end(field: Field, tableau: Tableau, taken: Taken) -> Tensor:
+    slope, _ = evaluate(field, taken.t, taken.y, keep=False)
+    return take_step(field, tableau.without_error, taken.t, taken.h, taken.y, slope, keep=False).y_next
+
+
+def placed(whole: Tensor, index: Tensor | None, part: Tensor) -> Tensor:
+    """Return the batch with some images replaced: never in place, the old states may be the caller's or kept for later."""
+    if index is None:
+        return part
+    result = whole.clone()
+    result[index] = part
+    return result
