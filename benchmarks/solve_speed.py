@@ -1,20 +1,17 @@
 """How fast is a solve, forward and with gradients, at which error, with how much memory?
 
-    python benchmarks/solve_speed.py --channels 64 --horizon 1 --norm none --repeats 7
+    python benchmarks/solve_speed.py --channels 64 --horizon 1 --norm none
 
-All contenders run interleaved in one process on the same f and the same images; times are medians over the repeats, with the
-smallest and the largest; "speed" is the median of torchdiffeq with f written as usual (time concatenated, PyTorch's own layers)
-over the contender's. Rivals run with that f and with ours. Errors are relative, measured on the first 16
-images alone against a float64 solve that was itself compared with one at a tighter tolerance. Memory is the
-growth of the process. A row is appended to benchmarks/results/solve_speed.jsonl for each contender.
+f is four 3x3 convolutions on C x 8 x 8, batch 128, random weights. All contenders run interleaved in one process; times are
+medians over the rounds, with the smallest and the largest. "Speed" is the median of torchdiffeq's dopri5 with f written as
+usual (time concatenated, PyTorch's own layers) over that of the contender. Errors are relative, on the first images alone:
+of the state against a float64 solve at a tight tolerance; of the gradients against the float64 adjoint at that tolerance; the
+doubt is that reference's difference from one at ten times the tolerance. Memory is the growth of the process at its highest
+during one training step. "Over bare" is the time over that of the bare convolutions of as many evaluations, batch by batch.
 """
 
 import argparse
-import gc
-import json
-import resource
 import statistics
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,23 +20,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from contenders import AsUsual, Contender, our_contenders, rivals, torchdiffeq_direct
+from contenders import AsUsual, Contender, our_contenders, ours, rivals
+from memory import peak_megabytes
 from nodestill.experiments.environment import environment
 from nodestill.models import Activation, ConvDynamics, Norm
+from nodestill.ode import GradientMode, Solver
+from rows import keep, markdown, read
 
 RESULTS = Path(__file__).parent / "results" / "solve_speed.jsonl"
-_ERROR_IMAGES = 16
+SETTINGS = ("channels", "horizon", "norm", "batch", "threads")
+_BARE_CALLS = 13
 
 
 def workload(channels: int, horizon: float, norm: Norm, batch: int) -> tuple[ConvDynamics, Tensor, Tensor]:
-    """Return f, y0 and the weights of the loss: random, from one seed."""
+    """Return f, y0 and the weights of the loss: random, from one seed. A long horizon needs a small f, or y overflows."""
     torch.manual_seed(0)
     f = ConvDynamics(channels, norm=norm, activation=Activation.RELU, t1=horizon)
-    if horizon > 1:  # a solve over a long horizon needs a small f, or the state overflows
-        with torch.no_grad():
-            last = f.norms[-1] if norm is Norm.GROUP else f.convs[-1]
-            last.weight.mul_(1 / horizon)
-            last.bias.zero_()
+    with torch.no_grad():
+        last = f.norms[-1] if norm is Norm.GROUP else f.convs[-1]
+        last.weight.mul_(horizon**-0.5)
+        if norm is Norm.NONE:
+            f.time_kernels[-1].mul_(horizon**-0.5)
     y0, weights = (torch.randn(batch, channels, 8, 8).contiguous(memory_format=torch.channels_last) for _ in range(2))
     return f, y0, weights
 
@@ -51,15 +52,15 @@ def gradients(contender: Contender, f: ConvDynamics, y0: Tensor, weights: Tensor
     return y1.detach(), list(torch.autograd.grad((y1 * weights).sum(), [y0, *f.parameters()]))
 
 
-def reference(f: ConvDynamics, y0: Tensor, weights: Tensor) -> tuple[Tensor, list[Tensor], float]:
-    """Return the float64 state and gradients, and how far they are from those at a hundred times looser tolerance."""
+def reference(f: ConvDynamics, y0: Tensor, weights: Tensor, tolerance: float) -> tuple[Tensor, list[Tensor], list[float]]:
+    """Return the float64 state and gradients, and the doubts of the state and of the gradients with respect to y0."""
     twin = ConvDynamics(y0.shape[1], norm=f.norm, activation=f.activation, t1=f.t1).double()
     twin.load_state_dict(f.state_dict())
-    tight, loose = (
-        gradients(lambda g, y, tol=tol: torchdiffeq_direct(g, y, tol), twin, y0.double(), weights.double())
-        for tol in (1e-8, 1e-6)
+    (state, tight), (rough, loose) = (
+        gradients(ours(Solver(rtol=tol, atol=tol, gradient=GradientMode.ADJOINT)), twin, y0.double(), weights.double())
+        for tol in (tolerance, 10 * tolerance)
     )
-    return *tight, relative([loose[0], *loose[1]], [tight[0], *tight[1]])
+    return state, tight, [relative([rough], [state]), relative(loose[:1], tight[:1])]
 
 
 def relative(found: list[Tensor], expected: list[Tensor]) -> float:
@@ -68,49 +69,33 @@ def relative(found: list[Tensor], expected: list[Tensor]) -> float:
     return (error / sum(float(b.square().sum()) for b in expected)) ** 0.5
 
 
-def peak_megabytes(work: Callable[[], object]) -> float:
-    """Return by how much a call raises the process's memory at its highest, sampled every millisecond; Linux only."""
-    page, highest, done = resource.getpagesize() / 2**20, 0, threading.Event()
-
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1])
-
-    def watch() -> None:
-        nonlocal highest
-        while not done.wait(0.001):
-            highest = max(highest, resident())
-
-    gc.collect()
-    before, watcher = resident(), threading.Thread(target=watch)
-    watcher.start()
-    work()
-    done.set()
-    watcher.join()
-    return (highest - before) * page
-
-
 def calls_of(contender: Contender, f: ConvDynamics, y0: Tensor) -> int:
-    """Return how often a contender calls f for one forward solve."""
-    count = 0
+    """Return how often a contender calls f for one forward solve; a compiled one calls nothing."""
+    return len(batches_of(contender, f, y0))
 
-    def hook(module: nn.Module, _: object) -> None:
-        nonlocal count
-        count += isinstance(module, ConvDynamics | AsUsual)
+
+def batches_of(contender: Contender, f: ConvDynamics, y0: Tensor) -> list[int]:
+    """Return the batch sizes of a contender's calls of f in one forward solve."""
+    found: list[int] = []
+
+    def hook(module: nn.Module, arguments: tuple) -> None:
+        if isinstance(module, ConvDynamics | AsUsual):
+            found.append(len(arguments[1]))
 
     handle = register_module_forward_pre_hook(hook)
     with torch.no_grad():
         contender(f, y0)
     handle.remove()
-    return count
+    return found
 
 
-def bare_convolutions(f: ConvDynamics, calls: int, precision: torch.dtype) -> Contender:
-    """Return the convolutions of `calls` evaluations of f and nothing else."""
+def bare_convolutions(f: ConvDynamics, precision: torch.dtype) -> Contender:
+    """Return the convolutions of some evaluations of f and nothing else."""
 
     def run(f: ConvDynamics, y0: Tensor) -> Tensor:
         with torch.autocast(y0.device.type, torch.bfloat16, enabled=precision is torch.bfloat16):
             total = 0.0
-            for _ in range(calls):
+            for _ in range(_BARE_CALLS):
                 x = y0
                 for conv in f.convs:
                     x = conv(x)
@@ -127,79 +112,115 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def measure(options: argparse.Namespace) -> list[dict]:
-    """Run all contenders of a workload, interleaved, and return their rows."""
-    norm = Norm(options.norm)
-    f, y0, weights = workload(options.channels, options.horizon, norm, options.batch)
-    contenders = rivals(f) | our_contenders(f, y0)
-    few, few_weights = y0[:_ERROR_IMAGES].clone(), weights[:_ERROR_IMAGES].clone()
-    state, exact, doubt = reference(f, few, few_weights)
-    rows = {}
-    for name, contender in contenders.items():
-        y1, found = gradients(contender, f, few, few_weights) if "replayed" not in name else (None, None)
-        rows[name] = {
-            "contender": name,
-            "calls": calls_of(contender, f, y0),
-            "state_error": None if y1 is None else relative([y1], [state]),
-            "input_gradient_error": None if found is None else relative(found[:1], exact[:1]),
-            "weight_gradient_error": None if found is None else relative(found[1:], exact[1:]),
-            "megabytes": peak_megabytes(lambda c=contender: gradients(c, f, y0, weights)),
-        }
-    for precision in (torch.float32, torch.bfloat16):
-        name = f"bare convolutions, 13 calls, {str(precision)[6:]}"
-        contenders[name], rows[name] = bare_convolutions(f, 13, precision), {"contender": name, "calls": 13}
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
-    for _ in range(options.repeats):
-        for name, contender in contenders.items():
-            with torch.no_grad():
-                forward = seconds(lambda c=contender: c(f, y0))
-            times[name].append((forward, seconds(lambda c=contender: training_step(c, f, y0, weights))))
-    return [_row(rows[name], times[name], times["torchdiffeq"], options, doubt) for name in contenders]
-
-
 def training_step(contender: Contender, f: ConvDynamics, y0: Tensor, weights: Tensor) -> None:
     """Compute the gradients that training needs: with respect to the state and to the parameters."""
     y0 = y0.detach().requires_grad_()
     torch.autograd.grad((contender(f, y0) * weights).sum(), [y0, *f.parameters()], allow_unused=True)
 
 
-def _row(
-    row: dict, own: list[tuple[float, float]], base: list[tuple[float, float]], options: argparse.Namespace, doubt: float
+def qualities(
+    contenders: dict[str, Contender], f: ConvDynamics, y0: Tensor, weights: Tensor, options: argparse.Namespace
 ) -> dict:
+    """Return calls, errors and memory of each contender, by name; a replay's errors are those of the solve it repeats."""
+    few, few_weights = y0[: options.images].clone(), weights[: options.images].clone()
+    state, exact, doubt = reference(f, few, few_weights, options.reference)
+    rows = {}
+    for name, contender in contenders.items():
+        training_step(contender, f, y0, weights)  # what is compiled or cached at first use is not the solve's memory
+        batches = batches_of(contender, f, y0)
+        rows[name] = {"calls": len(batches), "calls_per_image": sum(batches) / len(y0), "doubt": doubt}
+        rows[name]["megabytes"] = peak_megabytes(lambda c=contender: training_step(c, f, y0, weights))
+        if "replayed" not in name:
+            y1, found = gradients(contender, f, few, few_weights)
+            rows[name]["state_error"] = relative([y1], [state])
+            rows[name]["input_gradient_error"] = relative(found[:1], exact[:1])
+            rows[name]["weight_gradient_error"] = relative(found[1:], exact[1:])
+        print(f"{name:<50} {rows[name]}", flush=True)
+    return rows
+
+
+def measure(options: argparse.Namespace) -> list[dict]:
+    """Run all contenders of a workload, interleaved, and return their rows."""
+    f, y0, weights = workload(options.channels, options.horizon, Norm(options.norm), options.batch)
+    contenders = rivals(f, few=options.few) | our_contenders(f, y0, few=options.few)
+    rows = qualities(contenders, f, y0, weights, options)
+    for precision in (torch.float32, torch.bfloat16):
+        name = f"bare convolutions, {str(precision)[6:]}"
+        contenders[name], rows[name] = bare_convolutions(f, precision), {"calls": _BARE_CALLS, "calls_per_image": _BARE_CALLS}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    started = time.perf_counter()
+    for done in range(-1, options.rounds):  # the first is to warm up
+        if done >= 3 and time.perf_counter() - started > 60 * options.minutes:
+            break
+        for name, contender in contenders.items():
+            if "adjoint" in name and done >= 2:
+                continue  # many times as long as all the others
+            with torch.no_grad():
+                forward = seconds(lambda c=contender: c(f, y0))
+            training = seconds(lambda c=contender: training_step(c, f, y0, weights))
+            times[name] += [(forward, training)] if done >= 0 else []
+    return [_row(name, rows, times, options) for name in contenders]
+
+
+def _row(name: str, rows: dict[str, dict], times: dict[str, list[tuple[float, float]]], options: argparse.Namespace) -> dict:
+    row: dict = {"contender": name, **rows[name], "rounds": len(times[name])}
+    bare = f"bare convolutions, {'bfloat16' if 'bfloat16' in name or 'autocast' in name else 'float32'}"
     for i, part in enumerate(("forward", "training")):
-        mine, rival = [t[i] for t in own], [t[i] for t in base]
-        row |= {f"{part}_seconds": statistics.median(mine), f"{part}_range": [min(mine), max(mine)]}
-        row[f"{part}_speed"] = statistics.median(rival) / statistics.median(mine)
-    settings = {k: v for k, v in vars(options).items() if k != "out"}
-    return settings | row | {"reference_doubt": doubt, "environment": environment(torch.device("cpu"))}
+        own, rival, floor = ([t[i] for t in times[who]] for who in (name, "torchdiffeq", bare))
+        row |= {f"{part}_seconds": statistics.median(own), f"{part}_range": [min(own), max(own)]}
+        row[f"{part}_speed"] = statistics.median(rival) / statistics.median(own)
+        calls = row["calls_per_image"]
+        row[f"{part}_over_bare"] = statistics.median(own) * _BARE_CALLS / calls / statistics.median(floor) if calls else None
+    settings = {k: getattr(options, k) for k in SETTINGS}
+    return settings | row | {"environment": environment(torch.device("cpu"))}
+
+
+COLUMNS = {
+    "calls": "d",
+    "forward_speed": ".2f",
+    "training_speed": ".2f",
+    "forward_over_bare": ".2f",
+    "training_over_bare": ".2f",
+    "megabytes": ".0f",
+    "state_error": ".1e",
+    "input_gradient_error": ".1e",
+    "weight_gradient_error": ".1e",
+}
+
+
+def table(rows: list[dict]) -> str:
+    """Return a table of each workload that there are rows of."""
+    parts = []
+    for key in dict.fromkeys(tuple(row[k] for k in SETTINGS) for row in rows):
+        some = [row for row in rows if tuple(row[k] for k in SETTINGS) == key]
+        lines = [["Contender", *(name.replace("_", " ") for name in COLUMNS)], ["---", *["---:"] * len(COLUMNS)]]
+        for row in some:
+            lines.append([row["contender"], *[format(row[k], how) if row.get(k) else "–" for k, how in COLUMNS.items()]])
+        channels, horizon, norm, batch, threads = key
+        title = f"C = {channels}, horizon {horizon:g}, norm {norm}, batch {batch}, {threads} thread(s)"
+        parts.append(f"**{title}**, {min(row['rounds'] for row in some)} rounds or more\n\n{markdown(lines)}")
+    return "\n\n".join(parts)
 
 
 def main() -> None:
-    """Parse, measure, print, append."""
+    """Parse, measure, keep, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--horizon", type=float, default=1.0)
     parser.add_argument("--norm", choices=[norm.value for norm in Norm], default="none")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--minutes", type=float, default=5.0, help="no new round after so long, but three at least")
+    parser.add_argument("--few", action="store_true", help="leave the minor contenders out")
+    parser.add_argument("--images", type=int, default=8, help="images that errors are measured on")
+    parser.add_argument("--reference", type=float, default=1e-6, help="tolerance of the float64 reference")
+    parser.add_argument("--table", action="store_true", help="only print the table of what was measured before")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    rows = measure(options)
-    for r in rows:
-        errors = [
-            f"{r[k]:.1e}" if r.get(k) is not None else "      -"
-            for k in ("state_error", "input_gradient_error", "weight_gradient_error")
-        ]
-        print(
-            f"{r['contender']:<42} calls {r['calls']:>4}"
-            f"  forward {r['forward_speed']:5.2f}x  training {r['training_speed']:5.2f}x"
-            f"  errors {' '.join(errors)}  {r.get('megabytes', 0):6.0f} MB"
-        )
-    options.out.parent.mkdir(exist_ok=True)
-    with options.out.open("a") as file:
-        file.writelines(json.dumps(row, default=str) + "\n" for row in rows)
+    rows = read(options.out) if options.table else keep(measure(options), options.out, (*SETTINGS, "contender"))
+    print(table(rows))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Coefficients come from SciPy, derivatives from automatic differentiation through every operation, sizes from the textbook.
 """
 
+import math
 from fractions import Fraction
 from itertools import combinations_with_replacement
 from math import prod
@@ -143,7 +144,8 @@ def adaptive(f, y, t0, t1, rtol, atol, first_step):
             sizes.append(h)
         else:
             rejected += 1
-        h *= min(10.0, max(0.2, 0.9 * max(ratio, 1e-10) ** -0.2))
+        mantissa, exponent = math.frexp(h * min(10.0, max(0.2, 0.9 * max(ratio, 1e-10) ** -0.2)))
+        h = math.ldexp(math.floor(mantissa * 32) / 32, exponent)
     return y, sizes, rejected, total
 
 

@@ -16,7 +16,7 @@ from nodestill.attacks import AttackName
 from nodestill.errors import RecipeError
 from nodestill.experiments import Recipe, Role, fingerprint, from_plain, recipes, to_plain, with_overrides
 from nodestill.experiments.plain import unknown_name
-from nodestill.ode.solver import Method
+from nodestill.ode.solver import Method, Solver
 from nodestill.training import Training
 
 
@@ -197,7 +197,13 @@ def test_a_fingerprint_is_of_values_not_of_their_order_or_type():
     assert fingerprint(one) == fingerprint(other)
     assert fingerprint("a", "b") != fingerprint("b", "a")
     assert fingerprint("ab") != fingerprint("a", "b")
-    assert fingerprint(tiny.recipe()) == fingerprint(to_plain(tiny.recipe()))
+    assert fingerprint(tiny.recipe().teacher) == fingerprint(to_plain(tiny.recipe().teacher))
+
+
+def test_a_fingerprint_knows_nothing_of_what_moves_no_result():
+    assert fingerprint(Solver(kept_bytes=1)) == fingerprint(Solver())
+    assert fingerprint(Solver(max_steps=1)) != fingerprint(Solver())
+    assert "kept_bytes" in to_plain(Solver())
 
 
 def test_a_fingerprint_is_the_same_in_every_process():

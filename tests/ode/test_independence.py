@@ -49,6 +49,17 @@ def test_alone_as_in_a_batch_in_float32():
     assert agreeing == 6  # a decision that flips would be counted here; with these none does
 
 
+def test_rounding_of_another_batch_size_does_not_reach_the_steps():
+    """f is disturbed as by a kernel that rounds differently: sizes are bit for bit the same, but where it crosses the grid."""
+    net = Net(dtype=torch.float32).requires_grad_(False)
+    noise = torch.Generator().manual_seed(0)
+    f = Field(lambda t, y: net(t, y) * (1 + 1e-6 * torch.randn(y.shape, generator=noise)), torch.float32)
+    y0 = spread(dtype=torch.float32).repeat(16, 1)
+    sizes = solve(f, y0, 0.0, 1.5, Solver(rtol=1e-3, atol=1e-3)).steps.sizes
+    first = sizes[:, :4].repeat(1, 16)
+    assert float((sizes == first).all(0).double().mean()) > 0.9
+
+
 @pytest.mark.parametrize("control", list(StepControl))
 def test_steps_are_those_of_the_plain_loop(control):
     """One state is one image, or the whole batch if steps are shared: the RMS then runs over all of it."""

@@ -96,6 +96,9 @@ def add_time_(z: State, share: Share, time_map: Map, *, relu: bool) -> State:
         `z`.
     """
     share, time_map = share.to(z.dtype), time_map.to(z.dtype)
+    if torch.compiler.is_compiling():  # a compiler joins the two itself
+        z = torch.addcmul(z, share, time_map)
+        return z.relu() if relu else z
     if torch.is_grad_enabled():
         return _AddTime.apply(z, share, time_map, relu)
     z.addcmul_(share, time_map)  # the same, without the price of an autograd function

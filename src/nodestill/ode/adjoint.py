@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from nodestill.errors import SolveError
 from nodestill.ode.march import Problem, Progress, Sizes, travel
 from nodestill.ode.scope import asked_for, check_scope
-from nodestill.ode.solver import Status
+from nodestill.ode.solver import failures
 from nodestill.ode.step import Field, Kept, add, evaluate, like_state, pull_back_slope, take_step
 from nodestill.ode.trace import Taken
 
@@ -47,7 +47,7 @@ class AdjointSolve(torch.autograd.Function):
         status, *saved = ctx.saved_tensors  # refuses if a weight was changed in place
         ends = saved[: ctx.ends]
         check_scope(ctx.problem, ends[-1], ctx.parameters)
-        problem, healthy = ctx.problem, torch.nonzero(status == Status.DONE)[:, 0]
+        problem, healthy = ctx.problem, torch.nonzero(~failures(status))[:, 0]
         wanted = asked_for(ctx, ctx.parameters)
         a, gradients = torch.zeros_like(ends[-1][healthy]), [None] * len(wanted)
         for i in reversed(range(len(ends) if len(healthy) else 0)):
@@ -91,7 +91,7 @@ def _stretch(
     """Carry a from a target back to the one before, and collect the parameters' integral on the way."""
     integral = _ParameterIntegral(field, backwards, wanted)
     progress = travel(backwards, sizes, joined, integral if wanted else None)
-    failed = progress.status != Status.DONE
+    failed = failures(progress.status)
     if bool(failed.any()):
         raise SolveError(
             f"The adjoint solve did not arrive for {int(failed.sum())} of {len(failed)} images. "

@@ -16,7 +16,7 @@ from nodestill.ode.adjoint import AdjointSolve
 from nodestill.ode.march import Problem, Progress, Sizes, travel
 from nodestill.ode.reversible import ReversibleSolve
 from nodestill.ode.scope import asked_for, check_leaves, check_weights
-from nodestill.ode.solver import GradientMode, Method, Status
+from nodestill.ode.solver import GradientMode, Method, failures
 from nodestill.ode.step import Kept, add, evaluate, like_state, pull_back_step, take_step
 from nodestill.ode.tableaus import Tableau
 from nodestill.ode.trace import Taken, Trace
@@ -29,6 +29,9 @@ def differentiable(problem: Problem, sizes: Sizes | None, y0: Tensor) -> tuple[P
         What was counted; the error, shape (batch,); the state at each target, each shaped like y0. If nothing asks for a
         gradient nothing is kept.
     """
+    if torch.compiler.is_compiling() and sizes is not None:
+        progress = travel(problem, sizes, y0, None)
+        return progress, progress.error.to(y0.dtype), tuple(progress.ends)
     parameters = [p for p in problem.field.dynamics.parameters() if p.requires_grad]
     if not torch.is_grad_enabled():  # an autograd function sees what requires a gradient, not whether one is recorded
         y0, parameters = y0.detach(), []
@@ -51,7 +54,7 @@ class _Solve(torch.autograd.Function):
         direct, wanted = problem.solver.gradient is GradientMode.DIRECT, any(ctx.needs_input_grad)
         trace = Trace(len(y0), problem.solver.kept_bytes, keeps_evaluations=direct) if wanted else None
         progress = travel(problem, sizes, y0, trace)
-        failed = progress.status != Status.DONE
+        failed = failures(progress.status)
         if trace is not None and bool(failed.any()):
             trace.leave_out(failed)
         ctx.set_materialize_grads(False)

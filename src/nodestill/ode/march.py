@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nodestill.ode.solver import Solver, SolveStats, Status
+from nodestill.ode.solver import Solver, SolveStats, Status, failures
 from nodestill.ode.step import (
     Field,
     Kept,
@@ -101,7 +101,7 @@ def march(problem: Problem, y0: Tensor, steps: Steps | None) -> Progress:
     for target in problem.targets:
         if steps is not None:
             steps.begin()
-        progress.status[(progress.status == Status.DONE) & (progress.tried >= problem.solver.max_steps)] = Status.STEP_LIMIT
+        progress.status[~failures(progress.status) & (progress.tried >= problem.solver.max_steps)] = Status.STEP_LIMIT
         front = _leave(progress, before, first)
         while len(front.index):
             front = _attempt(problem, progress, front, target, steps)
@@ -137,7 +137,7 @@ def nowhere(y0: Tensor) -> Progress:
 def _leave(progress: Progress, travelled: float, first: tuple[Kept, ...]) -> _Front:
     everyone = torch.arange(len(progress.y), device=progress.y.device)
     front = _Front(everyone, torch.full_like(progress.size, travelled), progress.size, progress.y, progress.slope, first)
-    healthy = progress.status == Status.DONE
+    healthy = ~failures(progress.status)
     return front if bool(healthy.all()) else front.only(healthy)
 
 
@@ -221,7 +221,7 @@ def _part(progress: Progress, front: _Front, leaving: Tensor, leavers: int) -> _
 
 def marked(progress: Progress) -> Tensor:
     """Return the states with those of failed images not a number, so that no one takes them for a result."""
-    failed = like_state(progress.status != Status.DONE, progress.y).bool()
+    failed = like_state(failures(progress.status), progress.y).bool()
     return torch.where(failed, torch.nan, progress.y)  # masked_fill would lose the memory layout
 
 
@@ -247,7 +247,7 @@ def follow(problem: Problem, y0: Tensor, sizes: Sizes, steps: Steps | None) -> P
 
 def _follow_step(problem: Problem, progress: Progress, travelled: PerImage, h: PerImage, steps: Steps | None) -> None:
     index, y, whole = None, progress.y, progress.y
-    if y.device.type == "cpu" and not bool(h.all()):
+    if y.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(h.all()):
         index = torch.nonzero(h)[:, 0]
         if len(index) == 0:
             return

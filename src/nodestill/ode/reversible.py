@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from nodestill.errors import SolveError
 from nodestill.ode.march import PerImage, Problem, Progress, Sizes, marked, nowhere
 from nodestill.ode.scope import asked_for, check_scope
-from nodestill.ode.solver import Status
+from nodestill.ode.solver import Status, failures
 from nodestill.ode.step import Field, Kept, add, evaluate, like_state, pull_back_slope, rms
 
 _log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class ReversibleSolve(torch.autograd.Function):
     def backward(ctx: Any, of_error: Tensor | None, of_y: Tensor) -> tuple[Tensor | None, ...]:
         y0, y, z, travelled, status = ctx.saved_tensors[:5]  # refuses if y0 or a weight was changed in place
         check_scope(ctx.problem, y0, ctx.parameters)
-        failed = like_state(status != Status.DONE, y).bool()
+        failed = like_state(failures(status), y).bool()
         bar_y, bar_z = torch.where(failed, 0.0, of_y), torch.zeros_like(of_y)
         y0, y, z = (torch.where(failed, 0.0, state) for state in (y0, y, z))
         wanted = asked_for(ctx, ctx.parameters)

@@ -8,7 +8,7 @@ from enum import Enum, IntEnum
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Float64, Int, Int64
+from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 
 from nodestill.errors import InputError, SolveError
@@ -149,7 +149,7 @@ class Solution(NamedTuple):
         Raises:
             SolveError: If an image did not; says how many, why, and what to do.
         """
-        failed = self.status != Status.DONE
+        failed = failures(self.status)
         if not bool(failed.any()):
             return self
         first = int(self.status[failed][0])
@@ -158,6 +158,11 @@ class Solution(NamedTuple):
             f"Solve stopped {reached:.3g} after its start (t1 = {t1:g}) for {int(failed.sum())} of {failed.numel()} "
             f"images: {_REASONS[Status(first)].format(solver=solver)}"
         )
+
+
+def failures(status: Int[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
+    """Return which images did not arrive."""
+    return status.ne(int(Status.DONE))  # as a number: torch.compile takes "tensor != enumeration" for a constant
 
 
 _REASONS = {

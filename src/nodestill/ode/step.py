@@ -6,6 +6,7 @@ slope once. The derivative of a step is written out (the transposed tableau); au
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from typing import NamedTuple
 
 import torch
@@ -82,10 +83,26 @@ class Slopes:
         """Store a slope, converting it to the dtype of the state."""
         self.rows[row].as_strided(self.shape, self.strides).copy_(slope)
 
-    def total(self, coefficients: Tensor, first: int = 0) -> State:
+    def total(self, coefficients: Sequence[Fraction], first: int = 0) -> State:
         """Return the weighted sum of the rows from `first` on, shaped like the state."""
         rows = self.rows[first : first + len(coefficients)]
-        return torch.mv(rows.t(), coefficients).as_strided(self.shape, self.strides)
+        row = weights(tuple(coefficients), rows.dtype, rows.device)
+        return torch.mv(rows.t(), row).as_strided(self.shape, self.strides)
+
+
+class FusedSlopes:
+    """The same for a compiler: it joins the sums itself, and forbids writing through views."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Tensor] = {}
+
+    def put(self, row: int, slope: Tensor) -> None:
+        """Store a slope."""
+        self.rows[row] = slope
+
+    def total(self, coefficients: Sequence[Fraction], first: int = 0) -> State:
+        """Return the weighted sum of the rows from `first` on."""
+        return sum(float(c) * self.rows[first + i] for i, c in enumerate(coefficients) if c)
 
 
 def like_state(value: Shaped[Tensor, " batch"], y: State) -> Tensor:
@@ -111,7 +128,7 @@ def take_step(field: Field, tableau: Tableau, t: PerImage, h: PerImage, y: State
     Source:
         Butcher 2016, Numerical Methods for Ordinary Differential Equations, eqs. 232a-b.
     """
-    slopes = Slopes(y, tableau.stages)
+    slopes = FusedSlopes() if torch.compiler.is_compiling() else Slopes(y, tableau.stages)
     slopes.put(0, slope)
     size, kept, y_next = like_state(h, y), (), y
     for i in range(1, tableau.stages):
@@ -121,14 +138,13 @@ def take_step(field: Field, tableau: Tableau, t: PerImage, h: PerImage, y: State
         kept += new
     if not tableau.reuses_last:
         y_next = advance(y, slopes, tableau.b, size)
-    error = slopes.total(_row(tableau.error, y)).mul_(size) if tableau.error else y.new_empty(0)
+    error = slopes.total(tableau.error).mul_(size) if tableau.error else y.new_empty(0)
     return Trial(y_next, slope, error, kept)
 
 
-def advance(y: State, slopes: Slopes, row: Sequence, size: Tensor) -> State:
+def advance(y: State, slopes: Slopes | FusedSlopes, row: Sequence[Fraction], size: Tensor) -> State:
     """Return y + size * (weighted sum of the slopes)."""
-    total = slopes.total(_row(row, y))
-    return torch.addcmul(y, total, size, out=total)
+    return slopes.total(row).mul_(size).add_(y)
 
 
 def pull_back_step(
@@ -163,20 +179,20 @@ def pull_back_step(
     for i in reversed(range(len(kept))):
         seed = cotangent * float(tableau.b[i])
         if i + 1 < len(kept):
-            seed += pulled.total(_row(column(tableau, i, len(kept)), cotangent), first=i + 1)
+            seed += pulled.total(column(tableau, i, len(kept)), first=i + 1)
         if nu is not None:
             seed += nu * float(tableau.error[i])
         mu, *of_parameters = pull_back_slope(kept[i], seed.mul_(size), parameters)
         pulled.put(i, mu)
         gradients = [add(total, new) for total, new in zip(gradients, of_parameters, strict=True)]
-    return cotangent + pulled.total(cotangent.new_ones(len(kept))), gradients
+    return cotangent + pulled.total([Fraction(1)] * len(kept)), gradients
 
 
 def _error_cotangent(kept: Sequence[Kept], tableau: Tableau, size: Tensor, of_error: PerImage) -> State:
     slopes = Slopes(kept[0].y, len(kept))
     for i, evaluation in enumerate(kept):
         slopes.put(i, evaluation.slope.detach())
-    error = slopes.total(_row(tableau.error, kept[0].y)).mul_(size).detach()
+    error = slopes.total(tableau.error).mul_(size).detach()
     smallest = torch.finfo(error.dtype).tiny ** 0.5  # below it squares underflow; an error of zero has gradient zero
     count = error.numel() / max(len(error), 1)
     return error / like_state(rms(error).clamp_min(smallest), error) * like_state(of_error / count, error)
@@ -217,7 +233,18 @@ def next_size(h: PerImage, ratio: PerImage, order: int) -> PerImage:
         Hairer, Norsett, Wanner 1993, eq. II.4.13. A ratio that is not finite shrinks as far as allowed.
     """
     factor = _SAFETY * ratio.clamp_min(1e-10).pow(-1 / order)
-    return h * torch.nan_to_num(factor, nan=_SHRINK).clamp(_SHRINK, _GROW)
+    return on_grid(h * torch.nan_to_num(factor, nan=_SHRINK).clamp(_SHRINK, _GROW))
+
+
+def on_grid(size: PerImage) -> PerImage:
+    """Round a step size down to one of sixteen in each factor of two.
+
+    A kernel that rounds differently at another batch size moves the error estimate, and with it every later step size, by a
+    little; with ReLUs in f a long solve makes much of that. On the grid the sizes are the same bit for bit, but for the few
+    that the little carries over a grid point.
+    """
+    mantissa, exponent = torch.frexp(size)
+    return torch.ldexp(mantissa.mul(32).floor().div(32), exponent)
 
 
 def probe_first_step(field: Field, t: PerImage, y: State, slope: Tensor, solver: Solver, order: int, sign: float) -> PerImage:
@@ -235,11 +262,7 @@ def probe_first_step(field: Field, t: PerImage, y: State, slope: Tensor, solver:
     steepest = torch.maximum(size_f, curvature)
     size = torch.where(steepest <= 1e-15, (guess * 1e-3).clamp_min(1e-6), (0.01 / steepest).pow(1 / order))
     size = torch.where(size > 0, size, guess * 1e-3)  # where f is not finite at the probe: let the step control find out
-    return torch.minimum(100 * guess, size)
-
-
-def _row(row: Sequence, y: State) -> Tensor:
-    return weights(tuple(row), y.dtype, y.device)
+    return on_grid(torch.minimum(100 * guess, size))
 
 
 def pull_back_slope(kept: Kept, seed: State, parameters: Sequence[Tensor]) -> tuple[Tensor | None, ...]:

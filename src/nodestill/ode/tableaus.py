@@ -6,7 +6,7 @@ error estimate is h sum_i e_i k_i with e = b - b_hat.
 
 from dataclasses import dataclass, replace
 from fractions import Fraction as F
-from functools import cache, cached_property
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ class Tableau:
         """Number of stages that the solution needs; a step without error estimate evaluates no more."""
         return self.stages - 1 if self.reuses_last else self.stages
 
-    @cached_property
+    @property
     def without_error(self) -> "Tableau":
         """The same method without the stages that only serve the error estimate."""
         n = self.solution_stages
