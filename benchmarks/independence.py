@@ -5,9 +5,9 @@
 Logits and gradients of the cross-entropy with respect to the image, of trained models at a tolerance of 1e-3: each image alone
 and in a batch of 128, and the batch in its order and in another. Relative changes are those of an image's whole gradient, or
 of its logits, in units of its norm; the worst image counts. Kernels round differently at another batch size. Where that flips
-a decision to accept a step, the steps differ: flips are counted, and the worst of the images without one stands beside the
-worst of all, with the change of their step sizes. A step of another size puts other ReLUs on the other side of zero, and
-rounding alone can: y hardly sees it, its gradient does. In float64 both are rare.
+a decision to accept a step, or carries a step size over a point of the grid that sizes are rounded to, the steps differ: such
+images are counted, and the worst of the others stands beside the worst of all. A step of another size puts other ReLUs on the
+other side of zero, and rounding alone can: y hardly sees it, its gradient does. In float64 both are rare.
 
 The second part asks for a leak. One image's logits are multiplied until its softmax is exactly 0 and 1 in float32, so that the
 gradient of its own loss is exactly 0. Whatever gradient it has in a batch whose losses are summed is that of other
@@ -39,9 +39,9 @@ _MOST_STEPS = 100
 _COLUMNS = {
     "independence": {
         "logits_change": "Logits, absolute", "gradient_change": "Gradient, absolute", "logits_relative": "Logits",
-        "gradient_relative": "Gradient", "gradient_relative_median": "Gradient, median", "flips": "Flips",
-        "logits_relative_same_steps": "Logits, same steps", "gradient_relative_same_steps": "Gradient, same steps",
-        "sizes_relative_same_steps": "Their sizes",
+        "gradient_relative": "Gradient", "gradient_relative_median": "Gradient, median",
+        "other_decisions": "Other decisions", "gradient_relative_same_decisions": "Gradient, same decisions",
+        "other_steps": "Other steps", "gradient_relative_same_steps": "Gradient, same steps",
     },
     "leak": {"leak": "In the batch", "leak_alone": "Alone"},
 }  # fmt: skip
@@ -109,13 +109,11 @@ def changes(found: Outcome, expected: Outcome) -> dict[str, object]:
     row: dict[str, object] = {"images": len(found.logits), **_worst(found, expected, "")}
     if found.steps is None:
         return row
-    agree = (found.steps[:, :2] == expected.steps[:, :2]).all(1)
-    row["flips"] = int((~agree).sum())
-    if not bool(agree.any()):
-        return row
-    sizes, before = found.steps[agree, 2:], expected.steps[agree, 2:]
-    row["sizes_relative_same_steps"] = float(((sizes - before).abs() / before.clamp_min(1e-30)).max())
-    return row | _worst(found.at(agree), expected.at(agree), "_same_steps")
+    same = found.steps == expected.steps
+    for what, alike in (("decisions", same[:, :2].all(1)), ("steps", same.all(1))):
+        row[f"other_{what}"] = int((~alike).sum())
+        row |= _worst(found.at(alike), expected.at(alike), f"_same_{what}") if bool(alike.any()) else {}
+    return row
 
 
 def _worst(found: Outcome, expected: Outcome, ending: str) -> dict[str, float]:

@@ -94,6 +94,6 @@ def cell(row: dict, name: str) -> str:
     value = row.get(name)
     if value is None:
         return "failed" if "failed" in row else "–"
-    if name == "flips":
+    if name.startswith("other_"):
         return f"{value} of {row['images']}"
     return f"{value:.4f}" if "cosine" in name else f"{value:g}" if isinstance(value, int) or value == 0 else f"{value:.1e}"

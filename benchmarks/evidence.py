@@ -1,0 +1,85 @@
+"""Write docs/evidence.md: what was measured of the solver, from the rows in benchmarks/results. Measures nothing.
+
+python benchmarks/evidence.py
+"""
+
+from pathlib import Path
+
+import gradient_quality
+import independence
+import solve_speed
+import work_precision
+from rows import read
+from targets import targets_table
+
+PAGE = Path(__file__).parent.parent / "docs" / "evidence.md"
+_KEPT = (1e-3,)
+
+
+def page() -> str:
+    """Return the page: fixed words around tables made from rows."""
+    speed = read(solve_speed.RESULTS)
+    quality = [row for row in read(gradient_quality.RESULTS) if row["tolerance"] in _KEPT]
+    machine = speed[0]["environment"]
+    return TEMPLATE.format(
+        machine=f"{machine['device']}, PyTorch {machine['torch']}",
+        targets=targets_table(speed),
+        speed=solve_speed.table(speed),
+        work=work_precision.table(read(work_precision.RESULTS)),
+        independence=independence.table(read(independence.RESULTS)),
+        quality=gradient_quality.table(quality),
+    )
+
+
+TEMPLATE = """# What was measured of the solver
+
+Every table on this page is made from the rows in `benchmarks/results` by `python benchmarks/evidence.py`; the scripts say how
+they measure. Losing cases are in. Machine: {machine}.
+
+## Speed
+
+`python benchmarks/solve_speed.py` with `--channels`, `--horizon`, `--norm`. f is four 3×3 convolutions on C × 8 × 8 with
+random weights, batch 128, one thread, everything interleaved in one process. Speeds are relative to torchdiffeq's dopri5 at
+10⁻³ with backpropagation and f as it is usually written. bosh3 runs at 2·10⁻³ and 3·10⁻³: what has to be equal is the error of
+the result. The aims, and what was reached:
+
+{targets}
+
+All rows. Errors are relative to a float64 reference; "over bare" is the time over that of the bare convolutions of as many
+evaluations; megabytes are the growth of the process in a training step.
+
+{speed}
+
+## Work and precision
+
+`python benchmarks/work_precision.py --data DIR`. Evaluations of f that an error of 10⁻³ / 10⁻⁶ at the end takes
+("≤": already reached at the loosest tolerance, "–": not reached).
+
+![Error against evaluations, six problems](images/work-precision.png)
+
+{work}
+
+Where elements of a batch differ (Lotka-Volterra, two bodies) steps per image win. A tolerance per element can cost more than
+one for the whole batch: Lotka-Volterra at 10⁻⁶. On the trained f, which has kinks, a low order is as good as a high one.
+
+## Independence of the batch
+
+`python benchmarks/independence.py --horizon H --data DIR`, trained NODE(H) at 10⁻³, in PyTorch float32 unless said. Changes are
+relative to an image's own logits or gradient, the worst image counts.
+
+{independence}
+
+## Gradients
+
+`python benchmarks/gradient_quality.py --weights random|trained --horizon H --data DIR`. Two truths: the gradient of the exact
+solution (a float64 adjoint whose doubt is in the rows), and that of the very steps that were taken ("own"). With ReLU the two
+part, because the derivative of f jumps: the gradient of the steps converges slowly to the other, whoever computes it. With
+softplus they are one. "Rounding" is what bfloat16 changes in y(t1) along the same steps, in units of the tolerance. Tolerance
+10⁻³; the rows hold 10⁻⁵ as well.
+
+{quality}
+"""
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
