@@ -93,12 +93,12 @@ def _own(subject: Subject, exact: Subject, solver: Solver) -> Found:
 def measured(contender: Contender, subject: Subject, true: Found, own: Callable[[], Found] | None) -> dict[str, object]:
     """Return the errors of one contender, or why it has none."""
     try:
-        found = gradients(contender, subject)
+        found, steps = gradients(contender, subject), None if own is None else own()
     except (SolveError, AssertionError) as error:
         return {"failed": str(error)}
     row: dict[str, object] = {f"{what}_error": error for what, error in _errors(found, true).items()}
-    if own is not None:
-        row |= {f"own_{what}_error": error for what, error in _errors(found, own()).items()}
+    if steps is not None:
+        row |= {f"own_{what}_error": error for what, error in _errors(found, steps).items()}
     calls = calls_of(contender, subject.f, subject.encode(subject.start).detach())
     return row | _cosines(found, true) | {"evaluations": calls}
 

@@ -45,7 +45,7 @@ _COLUMNS = {
     },
     "leak": {"leak": "In the batch", "leak_alone": "Alone"},
 }  # fmt: skip
-_SETTINGS = ("question", "horizon", "contender", "against")  # what a row is the answer to
+_SETTINGS = ("question", "horizon", "batch", "tolerance", "contender", "against")  # what a row is the answer to
 
 
 class Way(NamedTuple):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nodestill.ode import GradientMode, Method, Solver, StepControl, solve
-from ode_oracles import Net, spread
+from nodestill.ode import GradientMode, Method, Solver, StepControl, march, solve
+from ode_oracles import Net, gradients, spread
 
 READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::is_nonzero", "aten::equal"}
 
@@ -56,7 +56,7 @@ def test_an_adaptive_solve_reads_once_an_attempt(control, monkeypatch):
 
 @pytest.mark.parametrize("mode", [GradientMode.DIRECT, GradientMode.RECOMPUTE])
 def test_given_steps_are_taken_and_differentiated_without_reading(mode, monkeypatch):
-    """But for the verdict at either end, and on the CPU for the images that stand still, which leave the batch there."""
+    """But for the verdict at the end."""
     f, y0 = Net(), spread().requires_grad_()
 
     def reads_of(steps):
@@ -64,5 +64,20 @@ def test_given_steps_are_taken_and_differentiated_without_reading(mode, monkeypa
             solve(f, y0, 0.0, 1.5, Solver(Method.RK4, steps=steps, gradient=mode)).y1.sum().backward()
         return reads.count
 
-    on_the_cpu = 1  # `_follow_step` asks there whether all images move
-    assert reads_of(20) - reads_of(5) <= on_the_cpu * 15
+    monkeypatch.setattr(march, "_may_read", lambda device: False)
+    assert reads_of(20) == reads_of(5)
+
+
+@pytest.mark.parametrize("mode", [GradientMode.DIRECT, GradientMode.RECOMPUTE])
+def test_images_that_stand_still_in_the_batch_are_as_if_they_had_left_it(mode, monkeypatch):
+    """On the CPU they leave it; where that would be a read they stay, and take steps of size 0."""
+    f, y0, solver = Net(), spread(), Solver(rtol=1e-6, atol=1e-6, gradient=mode)
+    record = solve(f, y0, 0.0, 1.5, solver).steps
+    assert bool((record.sizes == 0).any())
+    found = []
+    for reads in (True, False):
+        monkeypatch.setattr(march, "_may_read", lambda device, reads=reads: reads)
+        solution, of_all = gradients(f, y0, solver, replay=record, loss=lambda solution: solution.y1.square().sum())
+        found.append((solution.y1, solution.stats.evaluations, *of_all))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)

@@ -82,6 +82,18 @@ def test_weights_that_could_have_a_gradient_cost_nothing_where_only_the_states_i
     assert f.first.weight.grad is None
 
 
+@pytest.mark.parametrize("solver", ALL_SOLVERS, ids=lambda solver: f"{solver.method.value}-{solver.gradient.value}")
+def test_the_callers_autocast_does_not_reach_the_backward_pass(solver):
+    f, y0 = Net(dtype=torch.float32), spread(dtype=torch.float32).requires_grad_()
+    found = []
+    for low in (False, True):
+        y1 = solve(f, y0, 0.0, 1.0, solver).y1.square().sum()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            found.append(torch.autograd.grad(y1, [y0, *f.parameters()]))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
 @MODES
 def test_state_that_needs_no_gradient(mode):
     f, y0 = Net(), spread()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import RK45, solve_ivp
 
-from nodestill.ode import Method, Solver, StepRecord, solve, step
+from nodestill.ode import Method, Solver, StepRecord, solve, step_size
 from nodestill.ode.tableaus import tableau
 from ode_oracles import Field, Net, along, spread
 
@@ -80,7 +80,7 @@ def test_fixed_steps_are_those_of_the_plain_formula(method, order):
 @pytest.fixture
 def free_sizes(monkeypatch):
     """Step sizes as the formulas give them, to be compared with SciPy's, which are not rounded to a grid."""
-    monkeypatch.setattr(step, "on_grid", lambda size: size)
+    monkeypatch.setattr(step_size, "on_grid", lambda size: size)
 
 
 @pytest.mark.usefixtures("free_sizes")
@@ -186,10 +186,10 @@ def test_times_are_landed_on(solver, t0, times, t1):
 
 def test_sizes_are_rounded_down_to_a_grid():
     sizes = torch.logspace(-13, 3, 1001, dtype=torch.float64)
-    rounded = step.on_grid(sizes)
+    rounded = step_size.on_grid(sizes)
     assert bool(((rounded <= sizes) & (rounded > sizes * (1 - 1 / 16))).all())
-    assert torch.equal(step.on_grid(rounded), rounded)
-    assert torch.equal(step.on_grid(2 * sizes), 2 * rounded)
+    assert torch.equal(step_size.on_grid(rounded), rounded)
+    assert torch.equal(step_size.on_grid(2 * sizes), 2 * rounded)
     assert len(torch.unique(torch.frexp(rounded)[0])) == 16
 
 

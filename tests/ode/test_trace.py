@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from nodestill.ode import GradientMode, Method, Solver, StepControl, solve
+from nodestill.ode import GradientMode, Method, Solver, StepControl, StepRecord, solve
 from nodestill.ode.trace import Taken, Trace
 from ode_oracles import ConvNet, Net, gradients, spread
 
@@ -63,7 +63,8 @@ def test_states_made_again_give_the_same_gradient(kept_bytes, control):
     f, y0 = Net(), spread()
     solution = solve(f, y0, 0.0, 1.5, solver)
     assert solution.stats.rejected.sum() > 0  # steps that only some accepted are among them
-    assert solution.stats.accepted.max() > 9
+    attempts = int((solution.stats.accepted + solution.stats.rejected).max())
+    assert attempts * y0.nbytes > 1000  # more than may be kept
     exact, sparse = exact_and_sparse(f, y0, kept_bytes, solver, times=(0.4, 1.0))
     for one, other in zip(exact, sparse, strict=True):
         torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-10)
@@ -87,6 +88,33 @@ def test_given_steps_are_made_again(kept_bytes):
         exact, sparse = exact_and_sparse(f, y0, kept_bytes, **options, loss=lambda solution: solution.y1.square().sum())
         for one, other in zip(exact, sparse, strict=True):
             torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-10)
+
+
+@SPARSE
+def test_a_record_with_gaps_is_one_without(kept_bytes):
+    """Who stands still first and moves later takes the same steps as one who moves first."""
+    f, y0, solver = Net(), spread(2), Solver(kept_bytes=kept_bytes)
+    gaps = StepRecord(torch.tensor([[0.5, 0.0], [0.25, 0.0], [0.5, 0.5], [0.25, 1.0]], dtype=torch.float64))
+    dense = StepRecord(torch.tensor([[0.5, 0.5], [0.25, 1.0], [0.5, 0.0], [0.25, 0.0]], dtype=torch.float64))
+    found, expected = (
+        gradients(f, y0, solver, replay=record, loss=lambda solution: solution.y1.square().sum())[1] for record in (gaps, dense)
+    )
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_states_made_again_lie_in_memory_as_they_did():
+    layouts = set()
+
+    class Seen(ConvNet):
+        def forward(self, t, y):
+            layouts.add(y[:1].is_contiguous(memory_format=torch.channels_last))
+            return super().forward(t, y)
+
+    y0 = torch.randn(5, 2, 4, 3, dtype=torch.float64).mul(torch.logspace(-1, 0.5, 5)[:, None, None, None])
+    y0 = y0.contiguous(memory_format=torch.channels_last).requires_grad_()
+    solve(Seen(), y0, 0.0, 1.5, Solver(rtol=1e-7, atol=1e-7, kept_bytes=0)).y1.sum().backward()
+    assert layouts == {True}
 
 
 def test_a_failed_neighbour_changes_nothing_that_is_made_again():
@@ -131,7 +159,7 @@ def test_making_again_costs_one_more_forward_pass():
 
 
 class Watched(nn.Module):
-    """-rate * y, which counts the tensors of its state's shape that are alive, at every 23rd call."""
+    """-rate * y, which counts the tensors of its state's shape that are alive, or larger, at every 23rd call."""
 
     def __init__(self):
         super().__init__()
@@ -141,12 +169,16 @@ class Watched(nn.Module):
     def forward(self, t, y):
         self.calls += 1
         if self.calls % 23 == 0:
-            self.most = max(self.most, sum(type(x) is torch.Tensor and x.shape == y.shape for x in gc.get_objects()))
+            self.most = max(
+                self.most, sum(type(x) is torch.Tensor and x.dim() == 2 and x.numel() >= y.numel() for x in gc.get_objects())
+            )
         return -self.rate * y
 
 
 def test_the_adjoint_keeps_nothing_that_grows():
-    assert most_tensors(GradientMode.ADJOINT, 40) == most_tensors(GradientMode.ADJOINT, 8)
+    assert (
+        most_tensors(GradientMode.ADJOINT, 40) <= most_tensors(GradientMode.ADJOINT, 8) + 3
+    )  # what is sampled varies a little
 
 
 def test_without_a_budget_recompute_holds_few_states_at_any_moment():

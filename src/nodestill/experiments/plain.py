@@ -53,7 +53,7 @@ def _value_of(kind: Any, plain: Any, path: str) -> Any:
 def fingerprint(*parts: object) -> str:
     """Return 8 hex digits that change with any field of the parts that can move a result, and with nothing else.
 
-    A field that cannot says so: `field(metadata={"moves_results": False})`.
+    A field that cannot, beyond rounding, says so: `field(metadata={"moves_results": False})`.
     """
     text = json.dumps([_that_matters(part) for part in parts], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -33,7 +33,10 @@ def time_maps(
         One channels-last map per layer, in the dtype of `kernels` even under autocast.
     """
     with torch.autocast(kernels.device.type, enabled=False):
-        taps = _taps_inside(kernels.shape[-1], height, width, kernels.dtype, kernels.device)
+        inside = (
+            _taps_inside.__wrapped__ if torch.compiler.is_compiling() else _taps_inside
+        )  # no cache for a compiler's stand-ins
+        taps = inside(kernels.shape[-1], height, width, kernels.dtype, kernels.device)
         maps = taps @ kernels.flatten(2).transpose(1, 2)  # layers, pixels, channels
     return [m.view(1, height, width, -1).permute(0, 3, 1, 2) for m in maps.unbind()]
 

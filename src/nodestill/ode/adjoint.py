@@ -20,7 +20,7 @@ from nodestill.errors import SolveError
 from nodestill.ode.march import Problem, Progress, Sizes, travel
 from nodestill.ode.scope import asked_for, check_scope
 from nodestill.ode.solver import failures
-from nodestill.ode.step import Field, Kept, add, evaluate, like_state, pull_back_slope, take_step
+from nodestill.ode.step import Field, Kept, add, evaluate, like_state, pull_back_slope, take_step, without_autocast
 from nodestill.ode.trace import Taken
 
 
@@ -33,7 +33,7 @@ class AdjointSolve(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         progress = travel(problem, sizes, y0, None)
         ctx.set_materialize_grads(False)
-        ctx.problem, ctx.sizes, ctx.parameters = problem, sizes, parameters
+        ctx.problem, ctx.sizes, ctx.parameters, ctx.device = problem, sizes, parameters, y0.device
         ctx.ends = len(progress.ends)
         ctx.save_for_backward(progress.status, *[end.detach() for end in progress.ends], *parameters)
         found.append(progress)
@@ -43,6 +43,7 @@ class AdjointSolve(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, of_error: Tensor | None, *of_ends: Tensor | None) -> tuple[Tensor | None, ...]:
         status, *saved = ctx.saved_tensors  # refuses if a weight was changed in place
         ends = saved[: ctx.ends]

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nodestill.errors import InputError
 from nodestill.ode.adjoint import AdjointSolve
 from nodestill.ode.march import Problem, Progress, Sizes, travel
 from nodestill.ode.reversible import ReversibleSolve
 from nodestill.ode.scope import asked_for, check_leaves, check_weights
 from nodestill.ode.solver import GradientMode, Method, failures
-from nodestill.ode.step import Kept, add, evaluate, like_state, pull_back_step, take_step
+from nodestill.ode.step import Kept, add, evaluate, like_state, pull_back_step, take_step, without_autocast
 from nodestill.ode.tableaus import Tableau
 from nodestill.ode.trace import Taken, Trace
 
@@ -29,7 +30,9 @@ def differentiable(problem: Problem, sizes: Sizes | None, y0: Tensor) -> tuple[P
         What was counted; the error, shape (batch,); the state at each target, each shaped like y0. If nothing asks for a
         gradient nothing is kept.
     """
-    if torch.compiler.is_compiling() and sizes is not None:
+    if torch.compiler.is_compiling() and sizes is not None:  # autograd is the compiler's then
+        if problem.solver.method is Method.REVERSIBLE:
+            raise InputError("A reversible solve cannot be compiled. Take another fixed-step method, or do not compile it.")
         progress = travel(problem, sizes, y0, None)
         return progress, progress.error.to(y0.dtype), tuple(progress.ends)
     parameters = [p for p in problem.field.dynamics.parameters() if p.requires_grad]
@@ -60,6 +63,7 @@ class _Solve(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(y0, *parameters)
         ctx.problem, ctx.parameters, ctx.failed, ctx.trace, ctx.checked = problem, parameters, failed, trace, False
+        ctx.device = y0.device
         found.append(progress)
         error = progress.error.to(y0.dtype)
         if progress.attempts == 0:  # steps that were given, not chosen: nothing was estimated
@@ -68,6 +72,7 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, of_error: Tensor | None, *of_ends: Tensor | None) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors  # refuses if y0 or a weight was changed in place: steps made again would be others
         check_weights(ctx.problem.field.dynamics, ctx.parameters)

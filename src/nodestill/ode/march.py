@@ -17,16 +17,13 @@ from nodestill.ode.step import (
     Kept,
     PerImage,
     Trial,
-    error_ratio,
     evaluate,
     like_state,
-    next_size,
-    over_batch,
-    probe_first_step,
     rms,
     shared_casts,
     take_step,
 )
+from nodestill.ode.step_size import error_ratio, next_size, over_batch, probe_first_step
 from nodestill.ode.tableaus import Tableau
 from nodestill.ode.trace import Steps, Taken, placed
 
@@ -247,7 +244,7 @@ def follow(problem: Problem, y0: Tensor, sizes: Sizes, steps: Steps | None) -> P
 
 def _follow_step(problem: Problem, progress: Progress, travelled: PerImage, h: PerImage, steps: Steps | None) -> None:
     index, y, whole = None, progress.y, progress.y
-    if y.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(h.all()):
+    if _may_read(y.device) and not bool(h.all()):
         index = torch.nonzero(h)[:, 0]
         if len(index) == 0:
             return
@@ -260,3 +257,8 @@ def _follow_step(problem: Problem, progress: Progress, travelled: PerImage, h: P
     if steps is not None:
         steps.add(Taken(index, t, signed, y, first + trial.kept, rejections=False))
     progress.y = placed(whole, index, trial.y_next)
+
+
+def _may_read(device: torch.device) -> bool:
+    """Whether looking at a number costs nothing: not where it would wait for an accelerator, or end a compiler's graph."""
+    return device.type == "cpu" and not torch.compiler.is_compiling()

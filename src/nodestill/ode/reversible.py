@@ -21,7 +21,7 @@ from nodestill.errors import SolveError
 from nodestill.ode.march import PerImage, Problem, Progress, Sizes, marked, nowhere
 from nodestill.ode.scope import asked_for, check_scope
 from nodestill.ode.solver import Status, failures
-from nodestill.ode.step import Field, Kept, add, evaluate, like_state, pull_back_slope, rms
+from nodestill.ode.step import Field, Kept, add, evaluate, like_state, pull_back_slope, rms, without_autocast
 
 _log = logging.getLogger(__name__)
 _COUPLING = 0.99  # lam: nearer to 1 is more accurate backwards, farther is more stable
@@ -45,7 +45,7 @@ class ReversibleSolve(torch.autograd.Function):
             progress.sizes.append(h)
         progress.status[(travelled - problem.targets[-1]).abs() > 1e-9 * problem.targets[-1]] = Status.STEP_LIMIT
         progress.status[~torch.isfinite(rms(progress.y))] = Status.NON_FINITE
-        ctx.problem, ctx.sizes, ctx.parameters = problem, sizes[0], parameters
+        ctx.problem, ctx.sizes, ctx.parameters, ctx.device = problem, sizes[0], parameters, y0.device
         ctx.save_for_backward(y0, progress.y.detach(), z, travelled, progress.status, *parameters)
         found.append(progress)
         error = progress.error.to(y0.dtype)
@@ -54,6 +54,7 @@ class ReversibleSolve(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, of_error: Tensor | None, of_y: Tensor) -> tuple[Tensor | None, ...]:
         y0, y, z, travelled, status = ctx.saved_tensors[:5]  # refuses if y0 or a weight was changed in place
         check_scope(ctx.problem, y0, ctx.parameters)

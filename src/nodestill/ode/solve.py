@@ -102,7 +102,7 @@ def _targets(t0: float, t1: float, times: Sequence[float]) -> tuple[float, ...]:
 def _sizes(problem: Problem, replay: StepRecord | None, y0: Tensor) -> Sizes | None:
     """Return the steps to take where they are given; None where the solve chooses them."""
     if replay is not None:
-        return [list(replay.sizes)]
+        return [list(_without_gaps(replay.sizes))]
     return None if problem.solver.method.is_adaptive else _equal_steps(problem, y0)
 
 
@@ -123,9 +123,13 @@ def _record(progress: Progress, y0: Tensor) -> StepRecord:
         return StepRecord(torch.zeros((0, len(y0)), dtype=torch.float64, device=y0.device))
     sizes = torch.stack(progress.sizes)
     if progress.attempts:  # only an adaptive solve leaves gaps
-        order = (sizes == 0).to(torch.int8).argsort(dim=0, stable=True)
-        sizes = sizes.gather(0, order)[: int((sizes > 0).sum(0).max())]
+        sizes = _without_gaps(sizes)[: int((sizes > 0).sum(0).max())]
     return StepRecord(sizes)
+
+
+def _without_gaps(sizes: Tensor) -> Tensor:
+    """Return each image's steps one after another, and then its zeros: who has arrived does not set out again."""
+    return sizes.gather(0, (sizes == 0).to(torch.int8).argsort(dim=0, stable=True))
 
 
 def _dense(y0: Tensor) -> Tensor:

@@ -70,8 +70,9 @@ class Solver:
         first_step: Size of the first step in units of time. None probes it, for one more evaluation of f.
         step_control: Whose error decides the size of a step.
         gradient: How the solve is differentiated; REVERSIBLE has its own way and pays no heed.
-        kept_bytes: RECOMPUTE keeps the state at each accepted step up to so many bytes, and then only at every k-th, k up
-            to the square root of their number; those between are made again. Moves no result beyond rounding.
+        kept_bytes: RECOMPUTE keeps the state at each accepted step up to so many bytes. Above it only every k-th step keeps
+            its own, k the smallest power of two that meets the budget or reaches the square root of the number of steps;
+            the states between are made again. Moves no result beyond rounding.
         precision: Arithmetic inside f. State and error control keep the dtype of y0, times and step sizes float64.
 
     Raises:

@@ -1,27 +1,25 @@
-"""One Runge-Kutta step, forward and pulled back, and the arithmetic of its size. Pure: no loop, no records.
+"""One Runge-Kutta step, forward and pulled back. Pure: no loop, no records.
 
 The slopes of a step are rows of one matrix, so that every weighted sum of them is one matrix-vector product, which reads each
 slope once. The derivative of a step is written out (the transposed tableau); automatic differentiation sees f alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import NamedTuple
+from functools import wraps
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor, nn
 
 from nodestill.errors import InputError
-from nodestill.ode.solver import Solver, StepControl
 from nodestill.ode.tableaus import Tableau, column, weights
 from nodestill.precision import Precision
 
 State = Float[Tensor, "batch *state"]
 PerImage = Float64[Tensor, " batch"]
-
-_SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0  # Hairer, Norsett, Wanner, Solving ODEs I, 2nd ed. 1993, section II.4
 
 
 class Field(NamedTuple):
@@ -54,6 +52,17 @@ def shared_casts(device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.clear_autocast_cache()
+
+
+def without_autocast(backward: Callable) -> Callable:
+    """Make a backward pass compute in the dtypes it is given, like its forward pass, whatever autocast its caller is in."""
+
+    @wraps(backward)
+    def run(ctx: Any, *gradients: Tensor | None) -> Any:
+        with shared_casts(ctx.device):
+            return backward(ctx, *gradients)
+
+    return run
 
 
 class Kept(NamedTuple):
@@ -93,12 +102,13 @@ class Slopes:
 class FusedSlopes:
     """The same for a compiler: it joins the sums itself, and forbids writing through views."""
 
-    def __init__(self) -> None:
+    def __init__(self, like: State) -> None:
         self.rows: dict[int, Tensor] = {}
+        self.dtype = like.dtype
 
     def put(self, row: int, slope: Tensor) -> None:
-        """Store a slope."""
-        self.rows[row] = slope
+        """Store a slope, converting it to the dtype of the state."""
+        self.rows[row] = slope.to(self.dtype)
 
     def total(self, coefficients: Sequence[Fraction], first: int = 0) -> State:
         """Return the weighted sum of the rows from `first` on."""
@@ -128,7 +138,7 @@ def take_step(field: Field, tableau: Tableau, t: PerImage, h: PerImage, y: State
     Source:
         Butcher 2016, Numerical Methods for Ordinary Differential Equations, eqs. 232a-b.
     """
-    slopes = FusedSlopes() if torch.compiler.is_compiling() else Slopes(y, tableau.stages)
+    slopes = FusedSlopes(y) if torch.compiler.is_compiling() else Slopes(y, tableau.stages)
     slopes.put(0, slope)
     size, kept, y_next = like_state(h, y), (), y
     for i in range(1, tableau.stages):
@@ -205,64 +215,10 @@ def add(total: Tensor | None, new: Tensor | None) -> Tensor | None:
     return total + new
 
 
-def error_ratio(trial: Trial, y: State, solver: Solver) -> PerImage:
-    """Return each image's error estimate in units of the tolerance (<= 1 is acceptable), RMS over the image.
-
-    Source:
-        Hairer, Norsett, Wanner 1993, Solving ODEs I, eqs. II.4.10-4.11.
-    """
-    scale = torch.maximum(y.abs(), trial.y_next.abs()).mul_(solver.rtol).add_(solver.atol)
-    return rms(torch.div(trial.error, scale, out=scale))
-
-
-def over_batch(norm: PerImage, solver: Solver) -> PerImage:
-    """Return what decides for each image: its own norm, or the RMS over the batch if steps are shared."""
-    return norm.square().mean().sqrt().expand_as(norm) if solver.step_control is StepControl.SHARED else norm
-
-
 def rms(value: State) -> PerImage:
     """Return the root mean square over each image."""
     norm = torch.linalg.vector_norm(value, dim=tuple(range(1, value.dim())))  # over the dimensions as they lie in memory
     return norm.double() / (value.numel() / max(len(value), 1)) ** 0.5
-
-
-def next_size(h: PerImage, ratio: PerImage, order: int) -> PerImage:
-    """Return the step size to try next: h * 0.9 * ratio^(-1/order), shrunk to 0.2 h or grown to 10 h at most.
-
-    Source:
-        Hairer, Norsett, Wanner 1993, eq. II.4.13. A ratio that is not finite shrinks as far as allowed.
-    """
-    factor = _SAFETY * ratio.clamp_min(1e-10).pow(-1 / order)
-    return on_grid(h * torch.nan_to_num(factor, nan=_SHRINK).clamp(_SHRINK, _GROW))
-
-
-def on_grid(size: PerImage) -> PerImage:
-    """Round a step size down to one of sixteen in each factor of two.
-
-    A kernel that rounds differently at another batch size moves the error estimate, and with it every later step size, by a
-    little; with ReLUs in f a long solve makes much of that. On the grid the sizes are the same bit for bit, but for the few
-    that the little carries over a grid point.
-    """
-    mantissa, exponent = torch.frexp(size)
-    return torch.ldexp(mantissa.mul(32).floor().div(32), exponent)
-
-
-def probe_first_step(field: Field, t: PerImage, y: State, slope: Tensor, solver: Solver, order: int, sign: float) -> PerImage:
-    """Choose a first step size from one more evaluation of f, by the size of y' and y''.
-
-    Source:
-        Hairer, Norsett, Wanner 1993, section II.4, "Starting step size"; per image, or over the batch when it is shared.
-    """
-    scale = y.abs().mul_(solver.rtol).add_(solver.atol)
-    size_y, size_f = over_batch(rms(y / scale), solver), over_batch(rms(slope / scale), solver)
-    guess = 0.01 * size_y / size_f
-    guess = torch.where((size_y >= 1e-5) & (size_f >= 1e-5) & (guess > 0), guess, 1e-6)
-    slope_next = field(t + sign * guess, torch.addcmul(y, slope.to(y.dtype), like_state(sign * guess, y)))
-    curvature = over_batch(rms((slope_next - slope) / scale), solver) / guess
-    steepest = torch.maximum(size_f, curvature)
-    size = torch.where(steepest <= 1e-15, (guess * 1e-3).clamp_min(1e-6), (0.01 / steepest).pow(1 / order))
-    size = torch.where(size > 0, size, guess * 1e-3)  # where f is not finite at the probe: let the step control find out
-    return on_grid(torch.minimum(100 * guess, size))
 
 
 def pull_back_slope(kept: Kept, seed: State, parameters: Sequence[Tensor]) -> tuple[Tensor | None, ...]:

@@ -65,7 +65,8 @@ class Trace:
     def __init__(self, batch: int, budget: int, *, keeps_evaluations: bool) -> None:
         self.stretches: list[list[Taken]] = []
         self.keeps_evaluations = keeps_evaluations
-        self._batch, self._budget, self._spacing = batch, budget, 1
+        self._batch, self._budget = batch, budget
+        self._spacing, self._steps, self._bytes = 1, 0, 0
 
     def begin(self) -> None:
         """Start the steps towards the next target."""
@@ -75,12 +76,12 @@ class Trace:
         """Keep a step, and give up states that are too many by now."""
         steps = self.stretches[-1]
         steps.append(taken if len(steps) % self._spacing == 0 else taken._replace(y=None))
-        if not self.keeps_evaluations and self._spacing**2 < sum(map(len, self.stretches)) and self._bytes() > self._budget:
+        self._steps += 1
+        self._bytes += 0 if steps[-1].y is None else steps[-1].y.nbytes
+        if not self.keeps_evaluations and self._spacing**2 < self._steps and self._bytes > self._budget:
             self._spacing *= 2
             self.stretches = [self._thinned(steps) for steps in self.stretches]
-
-    def _bytes(self) -> int:
-        return sum(taken.y.nbytes for steps in self.stretches for taken in steps if taken.y is not None)
+            self._bytes = sum(taken.y.nbytes for steps in self.stretches for taken in steps if taken.y is not None)
 
     def _thinned(self, steps: list[Taken]) -> list[Taken]:
         return [taken if i % self._spacing == 0 else taken._replace(y=None) for i, taken in enumerate(steps)]
@@ -110,10 +111,10 @@ class Trace:
 
 def _states_again(field: Field, tableau: Tableau, steps: list[Taken], batch: int) -> list[Tensor]:
     """Return the states that some steps started from, of which only the first was kept."""
-    states = [steps[0].y]
+    first, states = steps[0].y, [steps[0].y]
     if len(steps) == 1:
         return states
-    whole = placed(steps[0].y.new_empty(batch, *steps[0].y.shape[1:]), steps[0].index, steps[0].y)
+    whole = placed(first.new_empty_strided((batch, *first.shape[1:]), first.stride()), steps[0].index, first)
     with torch.no_grad(), shared_casts(whole.device):
         for before, after in pairwise(steps):
             moved = before._replace(y=states[-1]).accepted()
