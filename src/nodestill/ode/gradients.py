@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nodestill.errors import InputError
 from nodestill.ode.adjoint import AdjointSolve
 from nodestill.ode.march import Problem, Progress, Sizes, travel
 from nodestill.ode.reversible import ReversibleSolve
@@ -30,17 +29,24 @@ def differentiable(problem: Problem, sizes: Sizes | None, y0: Tensor) -> tuple[P
         What was counted; the error, shape (batch,); the state at each target, each shaped like y0. If nothing asks for a
         gradient nothing is kept.
     """
-    if torch.compiler.is_compiling() and sizes is not None:  # autograd is the compiler's then
-        if problem.solver.method is Method.REVERSIBLE:
-            raise InputError("A reversible solve cannot be compiled. Take another fixed-step method, or do not compile it.")
-        progress = travel(problem, sizes, y0, None)
-        return progress, progress.error.to(y0.dtype), tuple(progress.ends)
+    if not torch.compiler.is_compiling():
+        return _by_hand(problem, sizes, y0)
+    if sizes is None or problem.solver.method is Method.REVERSIBLE:
+        return _outside_the_graph(problem, sizes, y0)
+    progress = travel(problem, sizes, y0, None)  # autograd is the compiler's here
+    return progress, progress.error.to(y0.dtype), tuple(progress.ends)
+
+
+def _by_hand(problem: Problem, sizes: Sizes | None, y0: Tensor) -> tuple[Progress, Tensor, tuple[Tensor, ...]]:
     parameters = [p for p in problem.field.dynamics.parameters() if p.requires_grad]
     if not torch.is_grad_enabled():  # an autograd function sees what requires a gradient, not whether one is recorded
         y0, parameters = y0.detach(), []
     found: list[Progress] = []
     error, *ends = _function(problem).apply(problem, sizes, found, y0, *parameters)
     return found[0], error, tuple(ends)
+
+
+_outside_the_graph = torch._disable_dynamo(_by_hand)  # torch.compiler.disable would load the compiler at once
 
 
 def _function(problem: Problem) -> type[torch.autograd.Function]:

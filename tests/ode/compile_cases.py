@@ -1,0 +1,110 @@
+"""Given steps compile as one graph, forward and backward, and give what they give uncompiled. Run by `test_compile.py`."""
+
+import pytest
+import torch
+
+from nodestill.models import Activation, ConvDynamics, Norm
+from nodestill.ode import Method, Solver, StepRecord, solve
+from nodestill.precision import Precision
+from ode_oracles import spread
+
+REPLAYED, FIXED = Solver(first_step=0.25), Solver(Method.RK4, steps=3)
+
+
+@pytest.fixture(autouse=True)
+def forget_what_was_compiled():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def subject(norm):
+    torch.manual_seed(0)
+    f = ConvDynamics(4, layers=2, norm=norm, activation=Activation.RELU, t1=1.0)
+    return f, torch.randn(3, 4, 4, 4).contiguous(memory_format=torch.channels_last)
+
+
+class Linear(torch.nn.Module):
+    """In bfloat16 under autocast, and left so."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 3)
+
+    def forward(self, t, y):
+        return self.layer(y)
+
+
+def run(f, y, sizes, solver):
+    replay = None if sizes is None else StepRecord(sizes)
+    return solve(f, y, 0.0, 1.0, solver, replay=replay, raises=False).y1
+
+
+def gradients(solved, f, y):
+    y = y.clone().requires_grad_()
+    return torch.autograd.grad(solved(y).square().sum(), [y, *f.parameters()])
+
+
+@pytest.mark.parametrize("norm", Norm)
+@pytest.mark.parametrize("solver", [REPLAYED, FIXED], ids=["replayed", "fixed"])
+def test_one_graph_for_other_images_and_other_steps(norm, solver):
+    """`fullgraph` refuses any part that would not compile; the second call must not compile anything anew."""
+    f, y0 = subject(norm)
+    sizes = solve(f, y0, 0.0, 1.0, solver).steps.sizes if solver is REPLAYED else None
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(run, backend=count, fullgraph=True)
+    others = (y0.flip(0), None if sizes is None else sizes.flip(1))
+    with torch.no_grad():
+        for y, h in ((y0, sizes), others):
+            torch.testing.assert_close(compiled(f, y, h, solver), run(f, y, h, solver), rtol=1e-5, atol=1e-5)
+    assert len(graphs) == 1
+
+
+@pytest.mark.parametrize("norm", Norm)
+def test_gradients_of_a_compiled_solve(norm):
+    f, y0 = subject(norm)
+    sizes = solve(f, y0, 0.0, 1.0, REPLAYED).steps.sizes
+    compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
+    found = gradients(lambda y: compiled(f, y, sizes, REPLAYED), f, y0)
+    for one, other in zip(found, gradients(lambda y: run(f, y, sizes, REPLAYED), f, y0), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_compiled_solve_in_bfloat16_errs_as_the_uncompiled_one():
+    f, y0 = subject(Norm.NONE)
+    sizes = solve(f, y0, 0.0, 1.0, REPLAYED).steps.sizes
+    low = Solver(first_step=0.25, precision=Precision.BFLOAT16)
+    compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        exact, rounded, found = run(f, y0, sizes, REPLAYED), run(f, y0, sizes, low), compiled(f, y0, sizes, low)
+    assert 0 < float((found - exact).norm()) <= 1.5 * float((rounded - exact).norm())
+
+
+def test_a_state_stays_float32_whatever_f_returns():
+    f, y0 = Linear(), spread(dtype=torch.float32)
+    solver = Solver(Method.RK4, steps=3, precision=Precision.BFLOAT16)
+    with torch.no_grad():
+        found = torch.compile(run, backend="eager", fullgraph=True)(f, y0, None, solver)
+        expected = run(f, y0, None, solver)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the compiler's own, at a gap
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("solver", [Solver(rtol=1e-4, atol=1e-4), Solver(Method.REVERSIBLE, steps=4)])
+def test_a_model_may_be_compiled_around_a_solve_that_is_not(solver, backend):
+    """Such a solve is left out of the graph, and must be none the worse for it."""
+    f, y0 = subject(Norm.NONE)
+
+    def model(y):
+        return solve(f, y * 2, 0.0, 1.0, solver).y1 * 3
+
+    expected = gradients(model, f, y0)
+    for one, other in zip(gradients(torch.compile(model, backend=backend), f, y0), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
