@@ -14,6 +14,12 @@ import pytest
         ("nodestill.Solver(step_control='shared')", "step_control must be one of StepControl.PER_IMAGE"),
         ("nodestill.LinfBudget(eps_255=8 / 255)", "8/255 is eps_255=8"),
         ("nodestill.solve(lambda t, y: y, torch.ones(1, 1), 0.0, 1.0, nodestill.Solver())", "must be a torch.nn.Module"),
+        ("nodestill.solve(torch.nn.Identity(), (1.0,), 0.0, 1.0, nodestill.Solver())", "y0 must be a Tensor, got tuple"),
+        ("nodestill.solve(torch.nn.Identity(), torch.ones(1, 1), 0.0, 1.0, 'dopri5')", "solver must be a Solver, got str"),
+        (
+            "nodestill.solve(torch.nn.Identity(), torch.ones(1, 1), 0.0, 1.0, nodestill.Solver(), replay=torch.ones(1, 1))",
+            "replay must be a StepRecord, got Tensor",
+        ),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_refused_with_what_to_write_instead(call, sentence):

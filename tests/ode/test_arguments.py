@@ -78,6 +78,7 @@ def _converts(event):
         {"replay": StepRecord(torch.ones(1, 2, dtype=torch.float64)), "times": (0.5,)},
         {"dynamics": Field(lambda t, y: y[:, :1])},
         {"dynamics": Field(lambda t, y: y[0])},
+        {"dynamics": Field(lambda t, y: (y, y))},
     ],
 )
 def test_what_cannot_be_meant_is_refused(change):

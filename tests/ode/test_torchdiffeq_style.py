@@ -50,3 +50,14 @@ def test_refusals(settings, message):
     arguments = {"t": TIMES, **settings}
     with pytest.raises(InputError, match=message):
         odeint(Net(), spread(), **arguments)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("times", [torch.linspace(0, 1, 11), torch.tensor([0.0, 0.1, 1.0]), torch.linspace(1, 0, 8)])
+@pytest.mark.parametrize("method", ["euler", "midpoint"])
+def test_without_a_step_size_a_step_goes_from_time_to_time(times, method):
+    torchdiffeq = pytest.importorskip("torchdiffeq")
+    f, y0, times = Net(), spread(), times.double()  # stretches that are equal but for rounding to float32
+    with torch.no_grad():
+        found, expected = (solver(f, y0, times, method=method) for solver in (odeint, torchdiffeq.odeint))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)

@@ -1,5 +1,6 @@
 """Solving initial value problems: batch-independent, with exact gradients, and with an account of what was done."""
 
+from nodestill.errors import InputError, SolveError
 from nodestill.ode.calibrate import calibrated
 from nodestill.ode.solve import solve
 from nodestill.ode.solver import (
@@ -13,11 +14,15 @@ from nodestill.ode.solver import (
     StepRecord,
 )
 from nodestill.ode.torchdiffeq_style import odeint, odeint_adjoint
+from nodestill.precision import Precision
 
 __all__ = [
     "GradientMode",
+    "InputError",
     "Method",
+    "Precision",
     "Solution",
+    "SolveError",
     "SolveStats",
     "Solver",
     "Status",

@@ -59,9 +59,9 @@ def solve(
         Hairer, Norsett, Wanner 1993, Solving ODEs I, section II.4. Differs: error control per batch element; the last two
         steps before a target are made equal; the target is landed on, not interpolated.
     """
+    _check_kinds(dynamics, y0, solver, replay)
+    times = tuple(float(t) for t in times)
     _check(y0, t0, t1, times, replay)
-    if not isinstance(dynamics, nn.Module):
-        raise InputError(f"f must be a torch.nn.Module, got {type(dynamics).__name__}. Put it into the forward of a module.")
     if times and solver.method is Method.REVERSIBLE:
         raise InputError(
             f"A reversible solve reports no times between, got {list(times)}. Solve each stretch, or take another method."
@@ -74,6 +74,18 @@ def solve(
     record = _record(progress, y0)
     solution = Solution(ends[-1], progress.stats(), at_times, progress.status, record, error)
     return solution.require_success(solver, t1) if raises else solution
+
+
+def _check_kinds(dynamics: object, y0: object, solver: object, replay: object) -> None:
+    for name, value, kind, remedy in (
+        ("f", dynamics, nn.Module, "Put it into the forward of a module."),
+        ("y0", y0, Tensor, "Stack several parts of a state along one dimension."),
+        ("solver", solver, Solver, "Write Solver(method=Method.DOPRI5), for example."),
+        ("replay", replay, StepRecord | None, "Pass the steps of an earlier solution, solution.steps."),
+    ):
+        if not isinstance(value, kind):
+            wanted = "StepRecord" if name == "replay" else kind.__name__ if kind is not nn.Module else "torch.nn.Module"
+            raise InputError(f"{name} must be a {wanted}, got {type(value).__name__}. {remedy}")
 
 
 def _check(y0: Tensor, t0: float, t1: float, times: Sequence[float], replay: StepRecord | None) -> None:
@@ -110,7 +122,7 @@ def _equal_steps(problem: Problem, y0: Tensor) -> list[list[PerImage]]:
     """Return the sizes of a fixed-step method: `steps` over the whole way, rounded up within each stretch of it."""
     sizes, before = [], 0.0
     for target in problem.targets:
-        count = max(1, math.ceil((problem.solver.steps or 1) * (target - before) / problem.targets[-1] - 1e-9))
+        count = max(1, math.ceil((problem.solver.steps or 1) * (target - before) / problem.targets[-1] - 1e-6))
         size = torch.full((len(y0),), (target - before) / count, dtype=torch.float64, device=y0.device)
         sizes.append([size] * count)
         before = target

@@ -32,10 +32,12 @@ class Field(NamedTuple):
         low, share = self.precision is Precision.BFLOAT16, not torch.is_grad_enabled()
         with torch.autocast(y.device.type, torch.bfloat16, enabled=low, cache_enabled=share):
             slope = self.dynamics(like_state(t, y), y)
+        if not isinstance(slope, Tensor):
+            raise InputError(f"f must return a tensor of the shape of y, got {type(slope).__name__}. Return the slope alone.")
         if slope.shape != y.shape:
             raise InputError(
-                f"f must return the shape of y, {tuple(y.shape)}, got {tuple(slope.shape)}. "
-                "Make the last layer of f as wide as the state."
+                f"f must return the shape of y, {tuple(y.shape)}, got {tuple(slope.shape)}. Make the last layer of f as wide "
+                "as the state; f is called as f(t, y), with as many elements of the batch as are still on their way."
             )
         return slope
 

@@ -10,7 +10,10 @@ What differs, on purpose:
   graph. f must be a `torch.nn.Module`: gradients flow to its parameters and to y0, not to t. If f closes over another tensor
   that requires a gradient, the backward pass refuses.
 - A failed element raises `SolveError` instead of going on, and there is a step limit.
-- y0 is one tensor with a batch dimension; tuples, events and per-parameter tolerances do not exist here.
+- y0 is one tensor with a batch dimension. Tuples, events, per-parameter tolerances and arguments of the adjoint solve do not
+  exist here. Tolerances are keyword arguments. The options are those named below.
+- The methods are those of `Method`. rk4 is the classical one; torchdiffeq's is the 3/8 rule. heun-euler is the method that
+  torchdiffeq's adaptive_heun is made after. Without `step_size` a fixed-step method takes one step from time to time, as there.
 """
 
 from collections.abc import Mapping
@@ -110,9 +113,9 @@ def _member(kind: type[_Choice], value: object, what: str) -> _Choice:
 
 
 def _steps(t: Tensor, step_size: Any) -> int:
-    """Return the number of steps of a fixed-step method: of the size given, or as many as there are stretches between times."""
+    """Return the number of steps of a fixed-step method, of the size given; without one, one for each stretch between times."""
     if step_size is None:
-        return len(t) - 1
+        return 1
     if not step_size > 0:
         raise InputError(f"step_size must be positive, got {step_size}. Leave it out for a step a stretch.")
     return max(1, round(abs(float(t[-1] - t[0])) / step_size))
