@@ -133,8 +133,7 @@ def compiled(solver: Solver, replay: StepRecord) -> Contender:
 def rivals(f: ConvDynamics, *, few: bool) -> dict[str, Contender]:
     """Return the other libraries by name, with f as usually written and, unless `few`, with ours, to isolate the solver."""
     found: dict[str, Contender] = {"torchdiffeq": torchdiffeq_direct, "torchdiffeq autocast": torchdiffeq_autocast}
-    if not few:
-        found |= {"torchode": torchode_per_image, "torchdiffeq adjoint": torchdiffeq_adjoint}
+    found |= {"torchode": torchode_per_image} | ({} if few else {"torchdiffeq adjoint": torchdiffeq_adjoint})
     usual = AsUsual(f)
     as_usual = {name: lambda _, y0, solve=solve: solve(usual, y0.contiguous()) for name, solve in found.items()}
     isolated = {} if few else {f"{name}, our f": found[name] for name in ("torchdiffeq", "torchode")}
