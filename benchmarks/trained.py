@@ -106,7 +106,7 @@ def _scores(model: NeuralODEClassifier, images: ImageSet) -> dict[str, Any]:
     """Return accuracy and loss on test images, and the evaluations that the solve of the first hundred took."""
     scores = evaluate(model, images, 100)
     with torch.no_grad():
-        counts = model.predict(images.first(100).images.float().div(255)).solution.stats.evaluations
+        counts = model.predict(images.first(100).images.float().div(255)).evaluations
     spread = {"evaluations": float(counts.double().mean()), "evaluations_range": [int(counts.min()), int(counts.max())]}
     return {"test_images": len(images), "accuracy": scores.accuracy, "loss": scores.loss, **spread}
 

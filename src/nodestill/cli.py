@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from nodestill import __version__
-from nodestill.printing import show_recipes, show_report, show_robustness, show_splits
+from nodestill.printing import show_recipes, show_report, show_robustness, show_solvers, show_splits
 from nodestill.terminal import console, run_guarded, seconds_of, show_table, watching
 
 app = App(
@@ -152,6 +152,29 @@ def attack(
         experiments.attack_run(folder, asked, workspace, identity, lambda: load_image_set(dataset, Split.TEST, common.data))
     show_robustness(folder.rows("robustness.jsonl"), experiments.attack_key(asked, identity))
     console.print(f"Rows: {folder.path / 'robustness.jsonl'}", soft_wrap=True)
+
+
+@app.command
+def solvers(model: str, *, images: int | None = None, common: Common = _DEFAULTS) -> None:
+    """Score a trained Neural ODE under other solvers: does its accuracy belong to the equation or to its solver?
+
+    Parameters
+    ----------
+    model
+        A run folder in the store, an experiment (its distilled student), or experiment:role.
+    images
+        Number of test images, from the first; all if not given.
+    """
+    from nodestill import experiments
+    from nodestill.data import Dataset, Split, load_image_set
+
+    folder = experiments.find_run(experiments.Store(common.store), model)
+    dataset = experiments.from_plain(Dataset, folder.read("recipe.json", "dataset")["dataset"], f"{folder.path}: dataset")
+    with _workspace(common) as workspace:
+        data = load_image_set(dataset, Split.TEST, common.data)
+        rows = experiments.score_solvers(folder, data if images is None else data.first(images), workspace)
+    show_solvers(rows)
+    console.print(f"Rows: {folder.path / 'solvers.jsonl'}", soft_wrap=True)
 
 
 @app.command

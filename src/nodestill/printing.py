@@ -44,6 +44,23 @@ def show_robustness(rows: Sequence[dict[str, Any]], key: str) -> None:
     show_table(["Attack", "eps, 1/255", "Accuracy", "95 % interval", "Images"], cells)
 
 
+def show_solvers(rows: Sequence[Any]) -> None:
+    """Print the rows of `experiments.score_solvers`."""
+    cells = []
+    for row in rows:
+        interval = f"{row.accuracy_low:.1%} to {row.accuracy_high:.1%}"
+        change = "" if row.name == "own" else f"{100 * row.difference:+.2f}"
+        cells.append([row.name, _solver(row), f"{row.accuracy:.2%}", interval, change, f"{row.evaluations:.1f}"])
+    show_table(["Scored under", "Solver", "Accuracy", "95 % interval", "Change", "NFE"], cells, words=2)
+
+
+def _solver(row: Any) -> str:
+    if row.t1 == 0:
+        return "none, t1 = 0"
+    solver = row.solver
+    return f"{solver.method.value}, " + (f"{solver.steps} steps" if solver.steps else f"tolerance {solver.rtol:g}")
+
+
 def _interval(row: dict[str, Any]) -> str:
     return f"{row['wilson_low']:.1%} to {row['wilson_high']:.1%}"
 

@@ -123,3 +123,24 @@ def test_the_images_given_are_left_as_they_are():
 def test_negative_sizes_are_refused(sizes):
     with pytest.raises(InputError, match="at least 0"):
         Augment(**sizes)
+
+
+def test_reflected_borders_are_those_of_numpy():
+    picture, size = index_images(1)[0].numpy(), 2 * PADDING + 1
+    padded = np.pad(picture, ((0, 0), (PADDING, PADDING), (PADDING, PADDING)), mode="reflect")
+    windows = [padded[:, r : r + HEIGHT, c : c + WIDTH] for r in range(size) for c in range(size)]
+    found = views(300, Augment(crop_padding=PADDING, reflect=True)).numpy()
+    hits = [[np.array_equal(view, window) for window in windows].index(True) for view in found]
+    assert set(hits) == set(range(size**2))
+
+
+def test_alternate_views_are_flipped_by_turns_and_half_of_the_images_at_each():
+    index = torch.arange(200)
+    flips = []
+    for epoch in range(4):
+        found = augmented(index_images(200), index, torch.full_like(index, epoch), Augment(flip=True, alternate=True), seed=5)
+        flips.append((found != index_images(200)).flatten(1).any(1))
+    assert torch.equal(flips[0], ~flips[1])
+    assert torch.equal(flips[0], flips[2])
+    assert torch.equal(flips[1], flips[3])
+    assert abs(float(flips[0].double().mean()) - 0.5) < 0.15

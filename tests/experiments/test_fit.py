@@ -8,9 +8,11 @@ import pytest
 import torch
 
 import tiny
+from nodestill.data import channel_statistics
 from nodestill.errors import DataError, TimeUp, TrainingError
 from nodestill.experiments.fit import device_of, train_member
 from nodestill.experiments.loaded import load_run
+from nodestill.models import Normalize, Stem, Whitening
 from nodestill.precision import Precision
 from nodestill.training import Schedule
 
@@ -172,6 +174,19 @@ def test_what_is_recorded_is_what_was_asked_and_what_was_measured(tmp_path):
     assert environment["torch"] == torch.__version__
     assert environment["threads"] == torch.get_num_threads()
     assert not (job.folder.path / "state.safetensors").exists()
+
+
+def test_a_whitening_layer_learns_from_the_training_images_and_is_kept(tmp_path):
+    member = tiny.student(tiny.SGD, None)
+    member = replace(member, model=replace(member.model, stem=Stem.WHITENED))
+    job = tiny.job(tmp_path, member)
+    train_member(job, "cpu", 1)
+    kept = load_run(job.folder, torch.device("cpu")).model
+    (layer,) = (module for module in kept.modules() if isinstance(module, Whitening))
+    mean, std = channel_statistics(job.train_set)
+    expected = Whitening()
+    expected.learn(Normalize(mean, std)(job.train_set.images.float() / 255))
+    torch.testing.assert_close(layer.weight, expected.weight.detach())
 
 
 def test_the_device_is_a_torch_device():

@@ -9,7 +9,8 @@ import tiny
 from nodestill.data import DataIdentity
 from nodestill.experiments import Recipe, Role, with_overrides
 from nodestill.experiments.members import build_model, members
-from nodestill.models import NeuralODEClassifier, ResNet
+from nodestill.models import DiscreteTwin, NeuralODEClassifier, ResNet
+from nodestill.ode import Method, Solver
 
 
 def folders(recipe: Recipe, data: DataIdentity = tiny.IDENTITY) -> dict[Role, str]:
@@ -100,6 +101,13 @@ def test_models_are_what_the_recipe_says():
     assert stem_only.t1 == 0
     images = torch.rand(2, 3, 8, 8)
     assert teacher(images).shape == student(images).shape == (2, 3)
+
+
+def test_a_twin_has_as_many_blocks_as_its_student_makes_evaluations():
+    recipe = replace(tiny.recipe().student, solver=Solver(Method.MIDPOINT, steps=3), further=(6, 8), twin=True)
+    twin = build_model(recipe, 0, 3)
+    assert isinstance(twin, DiscreteTwin)
+    assert [[f.channels for f in blocks] for blocks in twin.blocks] == [[4] * 6, [6] * 6, [8] * 6]
 
 
 def test_the_statistics_of_the_images_are_part_of_the_model():

@@ -13,6 +13,7 @@ import pytest
 
 import tiny
 from nodestill.attacks import AttackName
+from nodestill.data import Augment
 from nodestill.errors import RecipeError
 from nodestill.experiments import Recipe, Role, fingerprint, from_plain, recipes, to_plain, with_overrides
 from nodestill.experiments.plain import unknown_name
@@ -197,13 +198,19 @@ def test_a_fingerprint_is_of_values_not_of_their_order_or_type():
     assert fingerprint(one) == fingerprint(other)
     assert fingerprint("a", "b") != fingerprint("b", "a")
     assert fingerprint("ab") != fingerprint("a", "b")
-    assert fingerprint(tiny.recipe().teacher) == fingerprint(to_plain(tiny.recipe().teacher))
+    assert fingerprint(tiny.recipe().robustness) == fingerprint(to_plain(tiny.recipe().robustness))
 
 
 def test_a_fingerprint_knows_nothing_of_what_moves_no_result():
     assert fingerprint(Solver(kept_bytes=1)) == fingerprint(Solver())
     assert fingerprint(Solver(max_steps=1)) != fingerprint(Solver())
     assert "kept_bytes" in to_plain(Solver())
+
+
+def test_a_later_field_counts_only_where_it_is_not_as_ever():
+    plain = {"crop_padding": 2, "flip": True, "cutout": 0}
+    assert fingerprint(Augment(2, True)) == fingerprint(plain)
+    assert fingerprint(Augment(2, True, reflect=True)) == fingerprint({**plain, "reflect": True})
 
 
 def test_a_fingerprint_is_the_same_in_every_process():

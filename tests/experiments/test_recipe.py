@@ -8,6 +8,7 @@ import tiny
 from nodestill.attacks import AttackName
 from nodestill.errors import RecipeError
 from nodestill.experiments import Distillation, RobustnessRecipe, Role
+from nodestill.ode import Solver
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,7 @@ from nodestill.experiments import Distillation, RobustnessRecipe, Role
         ("student", "t1", -1.0, "student.t1 must be finite and >= 0"),
         ("student", "t1", float("inf"), "student.t1"),
         ("student", "t1", float("nan"), "student.t1"),
+        ("student", "further", (4, 0), "student.further must hold channels of at least 1"),
         ("robustness", "eps_255", (8, 4), "robustness.eps_255 must be increasing whole numbers of 1/255 from 0 to 255"),
         ("robustness", "eps_255", (4, 4), "robustness.eps_255"),
         ("robustness", "eps_255", (-1,), "robustness.eps_255"),
@@ -30,7 +32,7 @@ from nodestill.experiments import Distillation, RobustnessRecipe, Role
         ("robustness", "attacks", (), "robustness.attacks must name at least one"),
         ("robustness", "images", 0, "robustness.images must be at least 1, or none for all"),
         ("robustness", "batch_size", 0, "robustness.batch_size"),
-        (None, "controls", (Role.TEACHER,), "controls must be among undistilled and stem-only"),
+        (None, "controls", (Role.TEACHER,), "controls must be among undistilled, stem-only and discrete-twin"),
         (None, "controls", (Role.DISTILLED,), "controls"),
         (None, "monitor_images", -1, "monitor_images"),
         (None, "name", "", "name must be a plain word"),
@@ -45,6 +47,21 @@ def test_a_recipe_that_cannot_be_meant_is_refused(part, field, value, said):
     whole = tiny.recipe()
     with pytest.raises(RecipeError, match=said):
         replace(whole if part is None else getattr(whole, part), **{field: value})
+
+
+def test_what_needs_fixed_steps_is_refused_without():
+    student, adaptive = tiny.recipe().student, Solver()
+    assert replace(student, twin=True, training=replace(student.training, compiled=True)).twin
+    with pytest.raises(RecipeError, match=r"student.solver.method must have fixed steps for a twin. Got dopri5"):
+        replace(student, twin=True, solver=adaptive)
+    with pytest.raises(RecipeError, match=r"student.training.compiled must be false unless steps are fixed"):
+        replace(student, training=replace(student.training, compiled=True), solver=adaptive)
+
+
+def test_the_twin_is_a_control_that_is_asked_for():
+    assert Role.TWIN not in tiny.recipe().students()
+    students = tiny.recipe(controls=(Role.TWIN,)).students()
+    assert students == {Role.DISTILLED: tiny.recipe().student, Role.TWIN: replace(tiny.recipe().student, twin=True)}
 
 
 @pytest.mark.parametrize(("temperature", "kd_weight"), [(0.0, 0.5), (-1.0, 0.5), (3.0, 1.1), (3.0, -0.1)])

@@ -50,11 +50,12 @@ def test_an_evaluation_says_what_the_model_says(make):
     if make is resnet:
         assert found["evaluations"] is found["cost"]["macs_per_evaluation"] is None
         return
-    counts = model.predict(data.images.float() / 255).solution.stats.evaluations
+    counts = model.predict(data.images.float() / 255).evaluations
     assert found["evaluations"] == evaluation_counts(counts)
     per_call, mean = found["cost"]["macs_per_evaluation"], float(counts.double().mean())
     stem_only = score(node(t1=0.0), data, None)["cost"]["macs"]
     assert found["cost"]["macs"] == pytest.approx(stem_only + per_call * mean)
+    assert found["cost"]["macs_in_f"] == pytest.approx(per_call * mean)
 
 
 def test_the_stem_alone_has_no_evaluations_and_none_of_the_parameters_of_f():

@@ -11,6 +11,7 @@ from nodestill.models import (
     NeuralODEClassifier,
     Norm,
     Normalize,
+    Pooling,
     Stem,
     classification_head,
     node_classifier,
@@ -22,7 +23,7 @@ from nodestill.precision import Precision
 
 def build(*, channels=8, norm=Norm.GROUP, activation=Activation.RELU, t1=1.0, solver=None, kind=Stem.FLAT, **settings):
     dynamics = ConvDynamics(channels, layers=2, norm=norm, activation=activation, t1=t1)
-    return node_classifier(kind, dynamics, solver=solver or Solver(), **{"num_classes": 10, **settings})
+    return node_classifier(kind, [dynamics], solver=solver or Solver(), **{"num_classes": 10, **settings})
 
 
 @pytest.fixture
@@ -59,8 +60,9 @@ def test_shapes(kind, size):
     model = build(kind=kind, num_classes=7)
     prediction = model.predict(torch.rand(2, 3, size, size))
     assert prediction.logits.shape == (2, 7)
-    assert prediction.solution.y1.shape == (2, 8, 8, 8)
-    assert bool((prediction.solution.stats.evaluations > 0).all())
+    (solution,) = prediction.solutions
+    assert solution.y1.shape == (2, 8, 8, 8)
+    assert bool((prediction.evaluations > 0).all())
 
 
 def test_normalisation_is_the_first_layer(images):
@@ -87,8 +89,51 @@ def test_with_solver_shares_storage_and_leaves_the_original(images):
     assert all(ours[name].data_ptr() == theirs[name].data_ptr() for name in ours)
     assert model.solver is solver
     assert torch.equal(model(images), before)
-    evaluations = [m.predict(images).solution.stats.evaluations for m in (model, tight)]
+    evaluations = [m.predict(images).evaluations for m in (model, tight)]
     assert bool((evaluations[1] > evaluations[0]).all())
+
+
+def test_another_horizon_leaves_the_equation_out(images):
+    model = build()
+    assert torch.equal(model.with_solver(model.solver, t1=0.0)(images), model.head(model.encode(images)))
+    assert model.t1 == 1.0
+
+
+def twice(solver, factor=3.0):
+    """y' = -y, then the state times `factor`, then y' = -y again."""
+
+    class Times(nn.Module):
+        def forward(self, y):
+            return factor * y
+
+    first, head = Normalize((0.0,) * 3, (1.0,) * 3), classification_head(3, 5)
+    return NeuralODEClassifier(first, Decay(), head, t1=0.5, solver=solver, further=[(Times(), Decay())])
+
+
+def test_further_equations_go_on_where_a_transition_leads(images):
+    model = twice(Solver(rtol=1e-8, atol=1e-8))
+    expected = model.head(3 * images * torch.exp(torch.tensor(-1.0)))
+    torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model.with_solver(model.solver, t1=0.0)(images), model.head(3 * images))
+
+
+def test_evaluations_are_those_of_all_equations_and_replay_wants_each(images):
+    model = twice(Solver(), factor=-1.0)
+    prediction = model.predict(images)
+    assert torch.equal(prediction.evaluations, prediction.evaluations_by_equation.sum(1))
+    assert prediction.evaluations_by_equation.shape == (4, 2)
+    torch.testing.assert_close(model.predict(images, replay=prediction.steps).logits, prediction.logits)
+    with pytest.raises(InputError, match="one record per equation, 2, got 1"):
+        model.predict(images, replay=prediction.steps[:1])
+
+
+def test_a_whitened_stem_and_a_further_equation_have_ever_smaller_pictures():
+    widths = (6, 8)
+    some = [ConvDynamics(c, layers=1, norm=Norm.NONE, activation=Activation.RELU, t1=1.0) for c in widths]
+    model = node_classifier(Stem.WHITENED, some, solver=Solver(Method.EULER, steps=1), num_classes=4, pooling=Pooling.MAX)
+    prediction = model.predict(torch.rand(2, 3, 32, 32))
+    assert [tuple(s.y1.shape[1:]) for s in prediction.solutions] == [(6, 15, 15), (8, 7, 7)]
+    assert prediction.logits.shape == (2, 4)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -100,7 +145,7 @@ def test_with_solver_keeps_the_mode(training):
 
 def test_without_a_horizon_only_encoder_and_head_are_left(images):
     model = build(t1=0.0)
-    logits, solution = model.predict(images)
+    logits, (solution,) = model.predict(images)
     torch.testing.assert_close(logits, model.head(model.encoder(images)))
     assert all(int(count.sum()) == 0 for count in solution.stats)
     assert bool((solution.status == Status.DONE).all())
@@ -112,7 +157,7 @@ def test_a_failed_image_is_nan_and_its_neighbours_are_not(images):
     model = NeuralODEClassifier(encoder, FirstImageExplodes(), classification_head(3, 5), t1=1.0, solver=Solver())
     images = images.clone()
     images[0] = 20.0  # reaches infinity at t = 1/20
-    logits, solution = model.predict(images, raises=False)
+    logits, (solution,) = model.predict(images, raises=False)
     assert bool(logits[0].isnan().all())
     assert solution.status[0] != Status.DONE
     torch.testing.assert_close(logits[1:], model.head(images[1:]))
@@ -129,7 +174,7 @@ def test_an_image_alone_is_as_in_a_batch(images, norm):
 def test_replay_takes_the_same_steps(images):
     model = build()
     first = model.predict(images)
-    again = model.predict(images, replay=first.solution.steps)
+    again = model.predict(images, replay=first.steps)
     torch.testing.assert_close(again.logits, first.logits)
 
 

@@ -162,3 +162,12 @@ def test_the_supervised_objective_is_cross_entropy_with_smoothed_labels():
     target = F.one_hot(shown.labels, 3) * 0.7 + 0.1
     torch.testing.assert_close(plain.total, -logs[range(6), shown.labels].mean())
     torch.testing.assert_close(smooth.total, -(target * logs).sum(1).mean())
+
+
+def test_labels_are_smoothed_in_the_distilled_objective_and_targets_are_not():
+    loss = distillation_loss(logits(1), logits(2), LABELS, temperature=3.0, kd_weight=0.5, label_smoothing=0.2)
+    plain = distillation_loss(logits(1), logits(2), LABELS, temperature=3.0, kd_weight=0.5)
+    smoothed = F.cross_entropy(logits(1), 0.8 * F.one_hot(LABELS, 4).double() + 0.05)
+    torch.testing.assert_close(loss.parts["cross_entropy"], smoothed)
+    assert torch.equal(loss.parts["kl"], plain.parts["kl"])
+    torch.testing.assert_close(loss.total - plain.total, 0.5 * (smoothed - plain.parts["cross_entropy"]))

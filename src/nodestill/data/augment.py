@@ -4,7 +4,7 @@ The view of an image is a function of (seed, index, view) alone, so the same key
 batch, in any order and after any restart. Works on uint8 pixels and knows nothing of labels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +22,12 @@ class Augment:
     """What is done to a training image. The default does nothing.
 
     Args:
-        crop_padding: Black pixels added on each side before a crop of the old size is taken at random, >= 0.
+        crop_padding: Pixels added on each side before a crop of the old size is taken at random, >= 0; black.
         flip: Whether half of the views are mirrored left to right. Not for digits: their mirror images mean nothing.
         cutout: Side in pixels, >= 0, of a black square around a random centre, cut off at the border.
+        reflect: Whether the added pixels mirror the picture at its border instead of being black.
+        alternate: Whether a flipped image is flipped in every second view, instead of at random: no two views in a row are
+            equal, and two of them show all there is.
 
     Raises:
         InputError: If a size is negative.
@@ -33,6 +36,8 @@ class Augment:
     crop_padding: int = 0
     flip: bool = False
     cutout: int = 0
+    reflect: bool = field(default=False, metadata={"later": True})
+    alternate: bool = field(default=False, metadata={"later": True})
 
     def __post_init__(self) -> None:
         if self.crop_padding < 0 or self.cutout < 0:
@@ -67,8 +72,8 @@ def augmented(
     height, width = images.shape[2:]
     if augment.crop_padding or augment.flip:
         offsets = integers_below(draws[:, :2], 2 * augment.crop_padding + 1)
-        flips = (integers_below(draws[:, 2], 2) == 1) & augment.flip
-        images = _cropped(images, offsets, flips, augment.crop_padding)
+        flips = _flips(draws[:, 2], index, view, augment, seed)
+        images = _cropped(images, offsets, flips, padding=augment.crop_padding, reflect=augment.reflect)
     if augment.cutout:
         rows, columns = integers_below(draws[:, 3], height), integers_below(draws[:, 4], width)
         inside = _near(rows, height, augment.cutout)[:, :, None] & _near(columns, width, augment.cutout)[:, None, :]
@@ -76,21 +81,41 @@ def augmented(
     return images
 
 
+def _flips(
+    bits: Int64[Tensor, " batch"], index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"], augment: Augment, seed: int
+) -> Bool[Tensor, " batch"]:
+    """Mark the views that are mirrored: by their own bits, or by turns from a start that belongs to the image."""
+    if augment.alternate:
+        bits = further_bits(keyed_bits(seed, Stream.VIEW, index, torch.zeros_like(view)), _DRAWS)[:, 2]
+    turns = view if augment.alternate else 0
+    return ((integers_below(bits, 2) + turns) % 2 == 1) & augment.flip
+
+
 def _cropped(
     images: UInt8[Tensor, "batch 3 height width"],
     offsets: Int64[Tensor, "batch 2"],
     flips: Bool[Tensor, " batch"],
+    *,
     padding: int,
+    reflect: bool,
 ) -> UInt8[Tensor, "batch 3 height width"]:
     """Take the crop that starts at (row, column) `offsets` of the padded image, mirrored where `flips`."""
     batch, channels, height, width = images.shape
-    padded = F.pad(images, (padding, padding, padding, padding))
     across = torch.arange(width, device=images.device)
     rows = offsets[:, :1] + torch.arange(height, device=images.device)
     columns = offsets[:, 1:] + torch.where(flips[:, None], width - 1 - across, across)
+    if reflect:
+        rows, columns = _reflected(rows - padding, height), _reflected(columns - padding, width)
+    else:
+        images = F.pad(images, (padding, padding, padding, padding))
     # One flat gather does crop and flip: 0.25 ms for 128 images of 32×32, against 0.57 ms by indexing an unfolded view.
-    places = (rows[:, :, None] * padded.shape[3] + columns[:, None, :]).view(batch, 1, height * width)
-    return padded.flatten(2).gather(2, places.expand(-1, channels, -1)).view(images.shape)
+    places = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).view(batch, 1, height * width)
+    return images.flatten(2).gather(2, places.expand(-1, channels, -1)).view(batch, channels, height, width)
+
+
+def _reflected(places: Int64[Tensor, "batch {size}"], size: int) -> Int64[Tensor, "batch {size}"]:
+    """Map places up to `size` - 1 beyond either border to those that they mirror there; the border is not repeated."""
+    return size - 1 - (size - 1 - places.abs()).abs()
 
 
 def _near(centres: Int64[Tensor, " batch"], size: int, side: int) -> Bool[Tensor, "batch {size}"]:

@@ -6,6 +6,7 @@ from nodestill.experiments.paper import published, recipe_named, recipes
 from nodestill.experiments.plain import fingerprint, from_plain, to_plain, with_overrides
 from nodestill.experiments.recipe import Distillation, Recipe, RobustnessRecipe, Role, StudentRecipe, TeacherRecipe
 from nodestill.experiments.records import Experiment, RunRecords, read_experiment, read_run
+from nodestill.experiments.solvers import SolverRow, score_solvers, solver_rows
 from nodestill.experiments.stages import Stage, Workspace, attack_key, attack_run, run
 from nodestill.experiments.store import RunFolder, Store
 
@@ -18,6 +19,7 @@ __all__ = [
     "Role",
     "RunFolder",
     "RunRecords",
+    "SolverRow",
     "Stage",
     "Store",
     "StudentRecipe",
@@ -36,6 +38,8 @@ __all__ = [
     "recipe_named",
     "recipes",
     "run",
+    "score_solvers",
+    "solver_rows",
     "to_plain",
     "with_overrides",
 ]

@@ -8,16 +8,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from nodestill.data import ImageSet, channel_statistics
+from nodestill.data import Batch, ImageSet, channel_statistics
 from nodestill.errors import TrainingError
 from nodestill.experiments.environment import environment
 from nodestill.experiments.loaded import load_run
 from nodestill.experiments.members import Member, build_model
 from nodestill.experiments.scoring import monitor, score
 from nodestill.experiments.store import RunFolder, Store
-from nodestill.training import Objective, distilled, supervised
+from nodestill.models import Normalize, Whitening
+from nodestill.training import Objective, StepLoss, distilled, supervised
 from nodestill.training.loop import EpochRecord, Learner, fabric_for, set_up, steps_per_epoch, train
 
+_WHITENED_IMAGES = 5000
 Watch = Callable[[str, int, int, str], None]  # task, done, total, note
 
 
@@ -97,7 +99,8 @@ def _fit(fabric: Any, job: Job) -> None:
     job = replace(job, train_set=job.train_set.to(device), test_set=job.test_set.to(device))
     mean, (red, green, blue) = channel_statistics(job.train_set)
     std = (red or 1.0, green or 1.0, blue or 1.0)  # a colour that never varies is left as it is
-    model = build_model(job.member.model, job.member.seed, job.train_set.num_classes, mean, std)
+    model = build_model(job.member.model, job.member.seed, job.train_set.num_classes, mean, std).to(device)
+    learn_whitening(model, job.train_set, Normalize(mean, std).to(device))
     learner = set_up(model, job.member.training, fabric)
     done = folder.load_state(model, learner.optimizer.optimizer)
     if fabric.global_rank == 0:
@@ -110,6 +113,12 @@ def _fit(fabric: Any, job: Job) -> None:
         folder.write("evaluation.json", score(model, job.test_set, _teacher(job)))
         folder.finish()
     fabric.barrier()
+
+
+def learn_whitening(model: nn.Module, images: ImageSet, normalize: Normalize) -> None:
+    """Set a whitening first layer, where the model has one, from the first training images."""
+    for layer in (layer for layer in model.modules() if isinstance(layer, Whitening)):
+        layer.learn(normalize(images.first(_WHITENED_IMAGES).images.float().div(255)))
 
 
 def _train(learner: Learner, model: nn.Module, job: Job, done: int) -> None:
@@ -129,7 +138,7 @@ def _train(learner: Learner, model: nn.Module, job: Job, done: int) -> None:
             job.folder.save_state(model, learner.optimizer.optimizer, record.epoch)
         fabric.barrier()
 
-    objective = _objective(learner.model, job)
+    objective = in_precision_of(fabric, _objective(learner.model, job))
     train(learner, objective, job.train_set, plan, seed=job.member.seed, epochs_done=done, on_epoch=on_epoch, on_step=on_step)
 
 
@@ -138,7 +147,18 @@ def _objective(model: nn.Module, job: Job) -> Objective:
     if teacher is None:
         return supervised(model, label_smoothing=job.member.training.label_smoothing)
     settings = job.member.model.distillation
-    return distilled(model, teacher, temperature=settings.temperature, kd_weight=settings.kd_weight)
+    smoothing = job.member.training.label_smoothing
+    return distilled(model, teacher, temperature=settings.temperature, kd_weight=settings.kd_weight, label_smoothing=smoothing)
+
+
+def in_precision_of(fabric: Any, objective: Objective) -> Objective:
+    """Return an objective whose teacher computes in the precision that Fabric gives the model."""
+
+    def run(batch: Batch) -> StepLoss:
+        with fabric.autocast():
+            return objective(batch)
+
+    return run
 
 
 def _teacher(job: Job) -> nn.Module | None:

@@ -9,8 +9,9 @@ from torch import nn
 from nodestill.data import DataIdentity
 from nodestill.experiments.plain import fingerprint, to_plain
 from nodestill.experiments.recipe import Recipe, Role, StudentRecipe, TeacherRecipe
-from nodestill.models import ConvDynamics, node_classifier, resnet
+from nodestill.models import ConvDynamics, discrete_twin, node_classifier, resnet
 from nodestill.models.normalize import NO_MEAN, NO_STD
+from nodestill.ode.tableaus import tableau
 from nodestill.training import Training
 
 Channels = tuple[float, float, float]
@@ -46,6 +47,8 @@ class Member:
         """What it is called in print."""
         if isinstance(self.model, TeacherRecipe):
             return f"ResNet-{self.model.depth}"
+        if self.model.twin:
+            return "discrete twin"
         return f"NODE({self.model.t1:g})" if self.model.t1 else "stem only"
 
     @property
@@ -89,14 +92,36 @@ def build_model(
         torch.manual_seed(seed)
         if isinstance(recipe, TeacherRecipe):
             return resnet(recipe.depth, num_classes, width=recipe.width, mean=mean, std=std)
-        dynamics = ConvDynamics(
-            recipe.channels,
-            layers=recipe.layers,
-            norm=recipe.norm,
-            activation=recipe.activation,
-            t1=recipe.t1,
-            zero_last=recipe.zero_last,
-        )
-        if recipe.t1 == 0:
-            dynamics.requires_grad_(False)  # no loss reaches f, and processes would wait for its gradient
-        return node_classifier(recipe.stem, dynamics, solver=recipe.solver, num_classes=num_classes, mean=mean, std=std)
+        return _twin(recipe, num_classes, mean, std) if recipe.twin else _node(recipe, num_classes, mean, std)
+
+
+def _node(recipe: StudentRecipe, num_classes: int, mean: Channels, std: Channels) -> nn.Module:
+    dynamics = [_dynamics(recipe, channels) for channels in (recipe.channels, *recipe.further)]
+    for f in dynamics:
+        f.requires_grad_(recipe.t1 > 0)  # without a solve no loss reaches f, and processes would wait for its gradient
+    return node_classifier(
+        recipe.stem,
+        dynamics,
+        solver=recipe.solver,
+        num_classes=num_classes,
+        mean=mean,
+        std=std,
+        pooling=recipe.pooling,
+    )
+
+
+def _twin(recipe: StudentRecipe, num_classes: int, mean: Channels, std: Channels) -> nn.Module:
+    count = (tableau(recipe.solver.method).stages) * (recipe.solver.steps or 1)
+    blocks = [[_dynamics(recipe, channels) for _ in range(count)] for channels in (recipe.channels, *recipe.further)]
+    return discrete_twin(recipe.stem, blocks, num_classes=num_classes, mean=mean, std=std, pooling=recipe.pooling)
+
+
+def _dynamics(recipe: StudentRecipe, channels: int) -> ConvDynamics:
+    return ConvDynamics(
+        channels,
+        layers=recipe.layers,
+        norm=recipe.norm,
+        activation=recipe.activation,
+        t1=recipe.t1,
+        zero_last=recipe.zero_last,
+    )

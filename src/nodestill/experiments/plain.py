@@ -7,7 +7,7 @@ import hashlib
 import json
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from difflib import get_close_matches
 from enum import Enum
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -53,7 +53,9 @@ def _value_of(kind: Any, plain: Any, path: str) -> Any:
 def fingerprint(*parts: object) -> str:
     """Return 8 hex digits that change with any field of the parts that can move a result, and with nothing else.
 
-    A field that cannot, beyond rounding, says so: `field(metadata={"moves_results": False})`.
+    A field that cannot, beyond rounding, says so: `field(metadata={"moves_results": False})`. One that came later than the
+    first results says that, `{"later": True}`, and counts only where it differs from its default: what ran before it
+    existed is the same run.
     """
     text = json.dumps([_that_matters(part) for part in parts], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -61,9 +63,13 @@ def fingerprint(*parts: object) -> str:
 
 def _that_matters(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        mattering = [field.name for field in fields(value) if field.metadata.get("moves_results", True)]
-        return {name: _that_matters(getattr(value, name)) for name in mattering}
+        return {each.name: _that_matters(getattr(value, each.name)) for each in fields(value) if _matters(each, value)}
     return to_plain(value)
+
+
+def _matters(described: Field, value: Any) -> bool:
+    as_ever = described.metadata.get("later", False) and getattr(value, described.name) == described.default
+    return described.metadata.get("moves_results", True) and not as_ever
 
 
 def with_overrides(value: T, changes: Sequence[tuple[str, str]]) -> T:

@@ -9,8 +9,8 @@ from enum import Enum
 from nodestill.attacks import AttackName, Protocol
 from nodestill.data import Dataset
 from nodestill.errors import RecipeError
-from nodestill.models import Activation, Norm, Stem
-from nodestill.ode import Solver
+from nodestill.models import Activation, Norm, Pooling, Stem
+from nodestill.ode import Method, Solver
 from nodestill.training import Training
 
 
@@ -21,6 +21,7 @@ class Role(Enum):
     DISTILLED = "distilled"
     UNDISTILLED = "undistilled"  # the student trained on labels alone
     STEM_ONLY = "stem-only"  # the distilled student with t1 = 0: what the stem does without the ODE
+    TWIN = "discrete-twin"  # the distilled student with residual blocks in place of the ODE, at equal cost
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,9 @@ class StudentRecipe:
         norm: Normalisation inside f.
         activation: Between the convolutions of f.
         zero_last: Whether f starts as f = 0.
+        further: Channels of further equations, each on pictures of half the size, behind a transition.
+        pooling: How the head makes one number of each channel.
+        twin: Whether residual blocks, as many as the solver evaluates f, take the place of each solve: the discrete twin.
     """
 
     stem: Stem
@@ -82,8 +86,15 @@ class StudentRecipe:
     norm: Norm = Norm.GROUP
     activation: Activation = Activation.RELU
     zero_last: bool = False
+    further: tuple[int, ...] = field(default=(), metadata={"later": True})
+    pooling: Pooling = field(default=Pooling.AVERAGE, metadata={"later": True})
+    twin: bool = field(default=False, metadata={"later": True})
 
     def __post_init__(self) -> None:
+        fixed = self.solver.steps is not None and self.solver.method is not Method.REVERSIBLE
+        _require(not self.twin or fixed, "student.solver.method", self.solver.method.value, "have fixed steps for a twin")
+        _require(all(c >= 1 for c in self.further), "student.further", self.further, "hold channels of at least 1")
+        _require(fixed or not self.training.compiled, "student.training.compiled", True, "be false unless steps are fixed")
         _require(self.channels >= 1, "student.channels", self.channels, "be at least 1; the paper uses 512")
         _require(0 <= self.t1 < float("inf"), "student.t1", self.t1, "be finite and >= 0; the paper uses 1, 100 and 500")
         _require(self.layers >= 1, "student.layers", self.layers, "be at least 1; the paper uses 4")
@@ -128,7 +139,7 @@ class Recipe:
         teacher: The residual network.
         student: The distilled Neural ODE.
         undistilled: How the student is trained without a teacher (the paper changes the optimiser).
-        controls: Which further models are trained: undistilled, stem-only.
+        controls: Which further models are trained: undistilled, stem-only, discrete-twin.
         robustness: How all of them are attacked.
         seed: Of initial weights, order and augmentation.
         monitor_images: Test images evaluated after each epoch, for the training curves only.
@@ -147,8 +158,9 @@ class Recipe:
     about: str = ""
 
     def __post_init__(self) -> None:
-        allowed = {Role.UNDISTILLED, Role.STEM_ONLY}
-        _require(set(self.controls) <= allowed, "controls", self.controls, "be among undistilled and stem-only")
+        allowed = {Role.UNDISTILLED, Role.STEM_ONLY, Role.TWIN}
+        among = "be among undistilled, stem-only and discrete-twin"
+        _require(set(self.controls) <= allowed, "controls", [role.value for role in self.controls], among)
         _require(
             self.student.distillation is not None, "student.distillation", None, "be set: the student is the distilled one"
         )
@@ -163,6 +175,7 @@ class Recipe:
             Role.DISTILLED: self.student,
             Role.UNDISTILLED: replace(self.student, distillation=None, training=self.undistilled),
             Role.STEM_ONLY: replace(self.student, t1=0.0),
+            **({Role.TWIN: replace(self.student, twin=True)} if Role.TWIN in self.controls else {}),
         }
         return {role: variants[role] for role in (Role.DISTILLED, *self.controls)}
 

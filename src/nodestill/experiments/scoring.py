@@ -42,7 +42,7 @@ def subject_of(model: nn.Module, on_call: Callable[[], None] = lambda: None) -> 
     independent = model.solver.step_control is StepControl.PER_IMAGE or not model.solver.method.is_adaptive
     return Subject(
         _watched(lambda images: model.predict(images, raises=False).logits, on_call),
-        evaluations=lambda images: model.predict(images, raises=False).solution.stats.evaluations,
+        evaluations=lambda images: model.predict(images, raises=False).evaluations,
         batch_independent=independent,
     )
 
@@ -64,7 +64,7 @@ def monitor(model: nn.Module, data: ImageSet, images: int) -> dict[str, float]:
     evaluation, counts = _evaluate(scored(model), data.first(images), None)
     model.train(was_training)
     measured = {"accuracy": evaluation.accuracy, "loss": evaluation.loss}
-    return measured | ({"evaluations": float(counts.double().mean())} if counts is not None else {})
+    return measured | ({"evaluations": float(counts.sum(1).double().mean())} if counts is not None else {})
 
 
 def score(model: nn.Module, data: ImageSet, teacher: nn.Module | None) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def score(model: nn.Module, data: ImageSet, teacher: nn.Module | None) -> dict[s
     seconds = time.perf_counter() - started
     return {
         "clean": evaluation,
-        "evaluations": None if counts is None else evaluation_counts(counts),
+        "evaluations": None if counts is None else evaluation_counts(counts.sum(1)),
         "cost": _cost(model, data, counts),
         "seconds": seconds,
         "schema": 1,
@@ -89,7 +89,7 @@ def _evaluate(model: nn.Module, data: ImageSet, teacher: nn.Module | None) -> tu
         if not isinstance(model, NeuralODEClassifier):
             return model(images)
         prediction = model.predict(images, raises=False)
-        counts.append(prediction.solution.stats.evaluations)
+        counts.append(prediction.evaluations_by_equation)
         return prediction.logits
 
     evaluation = evaluate(logits_fn, data, _BATCH, teacher_fn=teacher)
@@ -108,11 +108,21 @@ def evaluation_counts(counts: Tensor) -> Mapping[str, Any]:
 
 
 def _cost(model: nn.Module, data: ImageSet, counts: Tensor | None) -> dict[str, float | int | None]:
-    """Return parameters and multiply-accumulates of one image; those of a Neural ODE at its mean evaluations."""
+    """Return parameters and multiply-accumulates of one image; those of a Neural ODE at its mean evaluations.
+
+    With several equations an evaluation costs what it does on the average over all that are made.
+    """
     shape = tuple(data.images.shape[1:])
-    if not isinstance(model, NeuralODEClassifier):
+    if not isinstance(model, NeuralODEClassifier) or counts is None:
         example = torch.zeros(1, *shape, device=data.images.device)
         return {"parameters": parameter_count(model), "macs": macs(model, example), "macs_per_evaluation": None}
-    cost = forward_macs(model, shape, 0.0 if counts is None else float(counts.double().mean()))
-    used = parameter_count(model) - (parameter_count(model.dynamics) if model.t1 == 0 else 0)  # stem only: f is there, unused
-    return {"parameters": used, "macs": cost.total, "macs_per_evaluation": cost.per_evaluation}
+    means = counts.double().mean(0).tolist()
+    cost = forward_macs(model, shape, means)
+    unused = 0 if model.t1 else sum(parameter_count(f) for _, f in model.equations)  # stem only: f is there, not called
+    each = cost.dynamics / sum(means) if model.t1 else max(cost.per_evaluation)
+    return {
+        "parameters": parameter_count(model) - unused,
+        "macs": cost.total,
+        "macs_per_evaluation": each,
+        "macs_in_f": cost.dynamics,
+    }

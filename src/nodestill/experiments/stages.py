@@ -167,7 +167,7 @@ def attack_run(
     data = images() if asked.images is None else images().first(asked.images)
     data = data.to(device_of(workspace.accelerator))
     model, class_names, recipe = load_run(folder, data.images.device)
-    _require_classes(folder, class_names, data)
+    require_classes(folder, class_names, data)
     task = f"attack {recipe['role']} {recipe['title']}"
     subject = subject_of(model, _counter(workspace.watch, task, missing, data, asked))
     _write_gallery(folder, subject, data, asked, key)  # first: once all rows are there, nothing is left to do
@@ -179,7 +179,8 @@ def attack_run(
     return True
 
 
-def _require_classes(folder: RunFolder, class_names: Sequence[str], data: ImageSet) -> None:
+def require_classes(folder: RunFolder, class_names: Sequence[str], data: ImageSet) -> None:
+    """Raise `DataError` if images have other classes than a model."""
     if tuple(class_names) != data.class_names:
         raise DataError(
             f"{folder.path} knows {len(class_names)} classes ({', '.join(class_names[:3])}, ...), but {data.provenance} has "

@@ -3,7 +3,7 @@
 Normalisation, activations and the time maps are not counted: a few operations per value, against hundreds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -62,31 +62,40 @@ def _inference(module: nn.Module) -> Iterator[None]:
 class ForwardMacs(NamedTuple):
     """Multiply-accumulates of one image on its way through a Neural ODE classifier."""
 
-    encoder: int
-    per_evaluation: int  # one call of f
-    evaluations: float  # calls of f; a mean over images need not be whole
+    encoder: int  # and the transitions between equations
+    per_evaluation: tuple[int, ...]  # one call of f, of each equation
+    evaluations: tuple[float | int, ...]  # calls of f, of each equation; a mean over images need not be whole
     head: int
 
     @property
+    def dynamics(self) -> float:
+        """Those of all evaluations of f."""
+        return sum(calls * each for calls, each in zip(self.evaluations, self.per_evaluation, strict=True))
+
+    @property
     def total(self) -> float:
-        """encoder + evaluations · per_evaluation + head."""
-        return self.encoder + self.evaluations * self.per_evaluation + self.head
+        """encoder + dynamics + head."""
+        return self.encoder + self.dynamics + self.head
 
 
-def forward_macs(model: NeuralODEClassifier, image_shape: tuple[int, int, int], evaluations: float) -> ForwardMacs:
+def forward_macs(model: NeuralODEClassifier, image_shape: tuple[int, int, int], evaluations: Sequence[float]) -> ForwardMacs:
     """Count the multiply-accumulates of one image, part by part; the mode and the buffers of the model stay as they are.
 
     Args:
         model: The classifier.
         image_shape: (3, height, width).
-        evaluations: Calls of f charged to the image, or their mean over images, >= 0.
+        evaluations: Calls of each equation's f charged to the image, or their mean over images, >= 0.
 
     Returns:
-        Multiply-accumulates of encoder, one call of f and head.
+        Multiply-accumulates of encoder, one call of each f, and head.
     """
     parameter = next(model.parameters())
-    image = torch.zeros(1, *image_shape, dtype=parameter.dtype, device=parameter.device)
-    with _inference(model):
-        y0 = model.encode(image)
-    time = torch.zeros(1, 1, 1, 1, dtype=torch.float64, device=y0.device)
-    return ForwardMacs(macs(model.encoder, image), macs(model.dynamics, time, y0), evaluations, macs(model.head, y0))
+    y = torch.zeros(1, *image_shape, dtype=parameter.dtype, device=parameter.device)
+    time = torch.zeros(1, 1, 1, 1, dtype=torch.float64, device=y.device)
+    between, each = 0, []
+    for layer, f in model.equations:
+        between += macs(layer, y)
+        with _inference(model):
+            y = layer(y)
+        each.append(macs(f, time, y))
+    return ForwardMacs(between, tuple(each), tuple(evaluations), macs(model.head, y))

@@ -1,17 +1,20 @@
-"""The student: images in [0, 1] → encoder → dy/dt = f(t, y), solved from 0 to t1 → head → logits."""
+"""The student: images in [0, 1] → encoder → dy/dt = f(t, y), solved from 0 to t1 → head → logits.
+
+There may be further equations on smaller pictures: → transition → dy/dt = f₂(t, y), solved likewise → ... → head.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from nodestill.errors import InputError
 from nodestill.models.dynamics import ConvDynamics
-from nodestill.models.head import classification_head
-from nodestill.models.normalize import NO_MEAN, NO_STD, Normalize
-from nodestill.models.stem import Stem, stem
+from nodestill.models.head import Pooling, classification_head
+from nodestill.models.normalize import NO_MEAN, NO_STD
+from nodestill.models.stem import Stem, encoders
 from nodestill.ode import Solution, Solver, SolveStats, Status, StepRecord, solve
 from nodestill.ode.solver import no_times
 from nodestill.shapes import Images, Logits
@@ -20,75 +23,131 @@ State = Float[Tensor, "batch channels rows columns"]
 
 
 class Prediction(NamedTuple):
-    """Logits, and the solve they came from."""
+    """Logits, and the solves they came from."""
 
     logits: Float[Tensor, "batch classes"]  # NaN for an image whose solve failed
-    solution: Solution
+    solutions: tuple[Solution, ...]  # one per equation, in order
+
+    @property
+    def evaluations_by_equation(self) -> Int64[Tensor, "batch equations"]:
+        """Calls of each equation's f per image."""
+        return torch.stack([solution.stats.evaluations for solution in self.solutions], 1)
+
+    @property
+    def evaluations(self) -> Int64[Tensor, " batch"]:
+        """Calls of f per image, over all equations (NFE)."""
+        return self.evaluations_by_equation.sum(1)
+
+    @property
+    def steps(self) -> tuple[StepRecord, ...]:
+        """The steps of each solve, to be replayed."""
+        return tuple(solution.steps for solution in self.solutions)
 
 
 class NeuralODEClassifier(nn.Module):
-    """A classifier whose middle is the solution of a differential equation.
+    """A classifier whose middle is the solution of a differential equation, or of several one after another.
 
     Args:
         encoder: Images in [0, 1] → state; its first layer is the normalisation.
         dynamics: f(t, y), t of shape (batch, 1, 1, 1).
         head: State → logits, each image by itself.
-        t1: Horizon, finite and >= 0. With 0 nothing is solved: the control that shows what the encoder does alone.
+        t1: Horizon, finite and >= 0. With 0 nothing is solved: the control that shows what the other layers do alone.
         solver: How to solve.
+        further: For each further equation the layer that makes its initial state, and its f. All have one horizon.
 
     Raises:
         InputError: If `t1` is out of range.
     """
 
-    def __init__(self, encoder: nn.Module, dynamics: nn.Module, head: nn.Module, *, t1: float, solver: Solver) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        dynamics: nn.Module,
+        head: nn.Module,
+        *,
+        t1: float,
+        solver: Solver,
+        further: Sequence[tuple[nn.Module, nn.Module]] = (),
+    ) -> None:
         super().__init__()
         if not 0 <= t1 < float("inf"):
             raise InputError(f"t1 must be finite and >= 0, got {t1}. 1 is usual; 0 leaves the solve out.")
         self.encoder = encoder
         self.dynamics = dynamics
+        self.transitions = nn.ModuleList(layer for layer, _ in further)
+        self.further_dynamics = nn.ModuleList(f for _, f in further)
         self.head = head
         self.t1 = float(t1)
         self.solver = solver
 
-    def encode(self, images: Images) -> State:
-        """Return y(0), channels-last and at least float32 even under autocast."""
-        y0 = self.encoder(images)
-        return y0.to(torch.promote_types(y0.dtype, torch.float32)).contiguous(memory_format=torch.channels_last)
+    @property
+    def equations(self) -> list[tuple[nn.Module, nn.Module]]:
+        """What makes each initial state, and the f it flows under, in order."""
+        return [(self.encoder, self.dynamics), *zip(self.transitions, self.further_dynamics, strict=True)]
 
-    def predict(self, images: Images, *, replay: StepRecord | None = None, raises: bool = True) -> Prediction:
-        """Return logits and what the solve did.
+    def encode(self, images: Images) -> State:
+        """Return the first y(0), channels-last and at least float32 even under autocast."""
+        return _as_state(self.encoder(images))
+
+    def predict(self, images: Images, *, replay: Sequence[StepRecord] = (), raises: bool = True) -> Prediction:
+        """Return logits and what the solves did.
 
         Args:
             images: Images in [0, 1].
-            replay: Steps of an earlier solve of as many images, to be taken again without error control.
+            replay: Steps of an earlier prediction of as many images, to be taken again without error control.
             raises: Whether an image whose solve fails is an error; if not, its logits are NaN and its status says why.
 
         Returns:
-            Logits, shape (batch, classes), and the `Solution` they came from.
+            Logits, shape (batch, classes), and the solutions they came from.
 
         Raises:
+            InputError: If `replay` holds another number of records than there are equations.
             SolveError: If a solve fails and `raises`.
         """
-        y0 = self.encode(images)
-        if self.t1 == 0:
-            solution = _no_solve(y0)
-        else:
-            solution = solve(self.dynamics, y0, 0.0, self.t1, self.solver, replay=replay, raises=raises)
-        return Prediction(self.head(solution.y1), solution)
+        equations = self.equations
+        if replay and len(replay) != len(equations):
+            raise InputError(
+                f"replay must hold one record per equation, {len(equations)}, got {len(replay)}. Pass prediction.steps."
+            )
+        y, solutions = images, []
+        for (layer, f), steps in zip(equations, replay or [None] * len(equations), strict=True):
+            y0 = _as_state(layer(y))
+            solution = solve(f, y0, 0.0, self.t1, self.solver, replay=steps, raises=raises) if self.t1 else _no_solve(y0)
+            solutions.append(solution)
+            y = solution.y1
+        return Prediction(self.head(y), tuple(solutions))
 
     def forward(self, images: Images) -> Logits:
         """Return the logits of images in [0, 1].
 
         Raises:
-            SolveError: If a solve fails.
+            SolveError: If a solve fails. A compiled graph cannot raise: there the logits are NaN.
         """
-        return self.predict(images).logits
+        return self.predict(images, raises=not torch.compiler.is_compiling()).logits
 
-    def with_solver(self, solver: Solver) -> "NeuralODEClassifier":
-        """Return a classifier that shares this one's layers, weights and mode included, but solves with `solver`."""
-        other = NeuralODEClassifier(self.encoder, self.dynamics, self.head, t1=self.t1, solver=solver)
+    def with_solver(self, solver: Solver, *, t1: float | None = None) -> "NeuralODEClassifier":
+        """Return a classifier that shares this one's layers, weights and mode included, but solves otherwise.
+
+        Args:
+            solver: How to solve.
+            t1: Another horizon: 0 to leave the solves out; None to keep it.
+        """
+        other = NeuralODEClassifier(
+            self.encoder,
+            self.dynamics,
+            self.head,
+            t1=self.t1 if t1 is None else t1,
+            solver=solver,
+            further=self.equations[1:],
+        )
         other.training = self.training
         return other
+
+
+def _as_state(features: State) -> State:
+    """Return features as a solve wants them: channels-last and at least float32, even under autocast."""
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    return features.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 def _no_solve(y0: State) -> Solution:
@@ -102,28 +161,30 @@ def _no_solve(y0: State) -> Solution:
 
 def node_classifier(
     kind: Stem,
-    dynamics: ConvDynamics,
+    dynamics: Sequence[ConvDynamics],
     *,
     solver: Solver,
     num_classes: int,
     mean: Sequence[float] = NO_MEAN,
     std: Sequence[float] = NO_STD,
+    pooling: Pooling = Pooling.AVERAGE,
 ) -> NeuralODEClassifier:
-    """Build the student NODE(t1) around an f; channels and t1 are those of f.
+    """Build the student NODE(t1) around its f, or several f on ever smaller pictures; channels and t1 are theirs.
 
     Args:
         kind: How an image becomes a state.
-        dynamics: f; with t1 = 0 it is there but not used.
+        dynamics: Each f, at least one, of one t1; with t1 = 0 it is there but not used.
         solver: How to solve.
         num_classes: Classes to tell apart, >= 1.
         mean: Mean of each colour, in units of pixels in [0, 1].
         std: Deviation of each colour in the same units, > 0.
+        pooling: How the head makes one number of each channel.
 
     Raises:
         InputError: If a value is out of range.
     """
-    channels = dynamics.channels
-    encoder = nn.Sequential(Normalize(mean, std), stem(kind, channels))
-    head = classification_head(channels, num_classes)
-    model = NeuralODEClassifier(encoder, dynamics, head, t1=dynamics.t1, solver=solver)
+    encoder, *transitions = encoders(kind, [f.channels for f in dynamics], mean, std)
+    head = classification_head(dynamics[-1].channels, num_classes, pooling)
+    further = list(zip(transitions, dynamics[1:], strict=True))
+    model = NeuralODEClassifier(encoder, dynamics[0], head, t1=dynamics[0].t1, solver=solver, further=further)
     return model.to(memory_format=torch.channels_last)

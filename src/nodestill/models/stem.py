@@ -1,10 +1,14 @@
-"""The convolutions in front of the differential equation: normalised images become its initial state."""
+"""The convolutions in front of a differential equation and between two: pictures become its initial state."""
 
+from collections.abc import Sequence
 from enum import Enum
+from itertools import pairwise
 
 from torch import nn
 
 from nodestill.models.group_norm import norm_groups
+from nodestill.models.normalize import Normalize
+from nodestill.models.whitening import WHITENED_CHANNELS, Whitening
 
 
 class Stem(Enum):
@@ -12,12 +16,14 @@ class Stem(Enum):
 
     FLAT = "flat"  # one convolution, same size: for 8x8 pictures
     DOWN4 = "down4"  # two convolutions of stride 2: 32x32 pictures become 8x8
+    WHITENED = "whitened"  # patch whitening, then a transition: 32x32 pictures become 15x15
 
 
 def stem(kind: Stem, channels: int) -> nn.Sequential:
     """Return the convolutions that turn normalised images into a state, He-initialised with bias 0.
 
-    FLAT is one 3x3 convolution; DOWN4 is conv, GroupNorm, ReLU, conv, both 3x3 with stride 2.
+    FLAT is one 3x3 convolution; DOWN4 is conv, GroupNorm, ReLU, conv, both 3x3 with stride 2; WHITENED is a `Whitening`,
+    ReLU and a `transition`.
 
     Args:
         kind: Which one.
@@ -33,6 +39,38 @@ def stem(kind: Stem, channels: int) -> nn.Sequential:
         case Stem.DOWN4:
             first, second = _conv(3, channels, 2), _conv(channels, channels, 2)
             return nn.Sequential(first, nn.GroupNorm(groups, channels), nn.ReLU(), second)
+        case Stem.WHITENED:
+            return nn.Sequential(Whitening(), nn.ReLU(), transition(WHITENED_CHANNELS, channels))
+
+
+def transition(channels_in: int, channels_out: int) -> nn.Sequential:
+    """Return what makes the end of one equation the start of the next: 3x3 conv, 2x2 max-pool, BatchNorm, ReLU.
+
+    BatchNorm stands outside of every f: with the statistics of training fixed, each image is classified by itself.
+
+    Args:
+        channels_in: Channels of the input, >= 1.
+        channels_out: Channels of the output, >= 1; its picture has half the size.
+    """
+    conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(conv.weight)
+    return nn.Sequential(conv, nn.MaxPool2d(2), nn.BatchNorm2d(channels_out), nn.ReLU())
+
+
+def encoders(kind: Stem, widths: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> list[nn.Module]:
+    """Return what makes the initial state of each equation: normalisation and stem of the first, transitions of the others.
+
+    Args:
+        kind: Of the stem.
+        widths: Channels of each state, at least one, each >= 1.
+        mean: Mean of each colour, in units of pixels in [0, 1].
+        std: Deviation of each colour in the same units, > 0.
+
+    Raises:
+        InputError: If a value is out of range.
+    """
+    first = nn.Sequential(Normalize(mean, std), stem(kind, widths[0]))
+    return [first, *(transition(before, after) for before, after in pairwise(widths))]
 
 
 def _conv(channels_in: int, channels_out: int, stride: int) -> nn.Conv2d:

@@ -2,6 +2,7 @@
 
 from nodestill.training.evaluation import Evaluation, calibration_error, evaluate
 from nodestill.training.loop import EpochRecord, Learner, fabric_for, set_up, steps_per_epoch, train
+from nodestill.training.muon import Muon
 from nodestill.training.objectives import Objective, StepLoss, distillation_loss, distilled, supervised
 from nodestill.training.schedule import Optimizer, Schedule, Training, learning_rate
 
@@ -9,6 +10,7 @@ __all__ = [
     "EpochRecord",
     "Evaluation",
     "Learner",
+    "Muon",
     "Objective",
     "Optimizer",
     "Schedule",

@@ -73,7 +73,8 @@ def set_up(model: nn.Module, plan: Training, fabric: Any) -> Learner:
             "Choose a batch_size that is a multiple of the devices."
         )
     model = model.to(fabric.device, memory_format=torch.channels_last)
-    return Learner(fabric, *fabric.setup(model, build_optimizer(model, plan)))
+    optimizer = build_optimizer(model, plan)
+    return Learner(fabric, *fabric.setup(torch.compile(model, dynamic=False) if plan.compiled else model, optimizer))
 
 
 def train(

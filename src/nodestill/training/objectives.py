@@ -47,7 +47,14 @@ def supervised(model: Callable[[Images], Logits], *, label_smoothing: float = 0.
     return objective
 
 
-def distilled(student: Callable[[Images], Logits], teacher: nn.Module, *, temperature: float, kd_weight: float) -> Objective:
+def distilled(
+    student: Callable[[Images], Logits],
+    teacher: nn.Module,
+    *,
+    temperature: float,
+    kd_weight: float,
+    label_smoothing: float = 0.0,
+) -> Objective:
     """Return the objective of distillation. The teacher sees the student's augmented view.
 
     Args:
@@ -55,6 +62,7 @@ def distilled(student: Callable[[Images], Logits], teacher: nn.Module, *, temper
         teacher: Likewise, with the same classes. Put into evaluation mode and frozen here, in place.
         temperature: T > 0 of both softmaxes.
         kd_weight: Weight of the distillation term, in [0, 1].
+        label_smoothing: Share of the labels' target spread over all classes, in [0, 1).
 
     Returns:
         A closure from a batch to its loss, with parts `cross_entropy`, `kl`, `accuracy` and `agreement`.
@@ -68,7 +76,14 @@ def distilled(student: Callable[[Images], Logits], teacher: nn.Module, *, temper
         with torch.no_grad():
             targets = teacher(batch.images).float()
         logits = student(batch.images).float()
-        loss = distillation_loss(logits, targets, batch.labels, temperature=temperature, kd_weight=kd_weight)
+        loss = distillation_loss(
+            logits,
+            targets,
+            batch.labels,
+            temperature=temperature,
+            kd_weight=kd_weight,
+            label_smoothing=label_smoothing,
+        )
         agreement = _share(logits.argmax(1) == targets.argmax(1))
         return StepLoss(
             loss.total, {**loss.parts, "accuracy": _share(logits.argmax(1) == batch.labels), "agreement": agreement}
@@ -78,7 +93,13 @@ def distilled(student: Callable[[Images], Logits], teacher: nn.Module, *, temper
 
 
 def distillation_loss(
-    student_logits: Logits, teacher_logits: Logits, labels: Labels, *, temperature: float, kd_weight: float
+    student_logits: Logits,
+    teacher_logits: Logits,
+    labels: Labels,
+    *,
+    temperature: float,
+    kd_weight: float,
+    label_smoothing: float = 0.0,
 ) -> StepLoss:
     """Compute (1 - w) CE(softmax(s), y) + w T^2 KL(softmax(t / T) || softmax(s / T)), averaged over the batch.
 
@@ -88,6 +109,7 @@ def distillation_loss(
         labels: y, 0 ... classes - 1, shape (batch,).
         temperature: T > 0, finite. Higher is softer; T^2 keeps the size of the gradient.
         kd_weight: w in [0, 1], the weight of the *distillation* term (the paper's lambda).
+        label_smoothing: Share of the target y spread over all classes, in [0, 1).
 
     Returns:
         The total, and its parts `cross_entropy` and `kl` before weighting.
@@ -101,7 +123,7 @@ def distillation_loss(
         as meant.
     """
     _check(student_logits, teacher_logits, temperature, kd_weight)
-    cross_entropy = F.cross_entropy(student_logits, labels)
+    cross_entropy = F.cross_entropy(student_logits, labels, label_smoothing=label_smoothing)
     log_student = F.log_softmax(student_logits / temperature, dim=1)
     log_teacher = F.log_softmax(teacher_logits / temperature, dim=1)
     kl = F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)

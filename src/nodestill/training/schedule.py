@@ -9,13 +9,15 @@ from torch import nn
 from nodestill.data import Augment
 from nodestill.errors import RecipeError
 from nodestill.precision import Precision
+from nodestill.training.muon import Muon
 
 
 class Optimizer(Enum):
-    """The paper's two optimisers."""
+    """How a gradient becomes a step."""
 
-    SGD = "sgd"
-    ADAM = "adam"
+    SGD = "sgd"  # the paper's for teachers and the distilled NODE(1)
+    ADAM = "adam"  # the paper's for the other students
+    MUON = "muon"  # see `Muon`
 
 
 class Schedule(Enum):
@@ -30,7 +32,7 @@ class Training:
     """How one model is trained.
 
     Args:
-        optimizer: SGD with momentum, or Adam with betas 0.9 and 0.999.
+        optimizer: SGD with momentum, Adam with betas 0.9 and 0.999, or Muon.
         lr: Highest learning rate, > 0.
         epochs: Passes over the training images, >= 1.
         momentum: SGD's momentum, 0 <= momentum < 1; Nesterov's under TRIANGLE. Adam ignores it.
@@ -42,6 +44,8 @@ class Training:
         label_smoothing: Share of the target spread over all classes, in [0, 1).
         augment: How training images are varied.
         precision: Arithmetic outside an ODE's f, which has its own in `Solver.precision`.
+        compiled: Whether forward and backward pass run as a compiled graph; only with solves of fixed steps. Moves no result
+            beyond rounding. Fast if the batches divide the images: another size is another graph.
 
     Raises:
         RecipeError: If a value is out of its range.
@@ -59,6 +63,7 @@ class Training:
     label_smoothing: float = 0.0
     augment: Augment = field(default_factory=Augment)
     precision: Precision = Precision.FLOAT32
+    compiled: bool = field(default=False, metadata={"moves_results": False})
 
     def __post_init__(self) -> None:
         _require(0 < self.lr < float("inf"), "lr", self.lr, "be positive and finite", "0.1 suits SGD, 0.001 Adam")
@@ -104,6 +109,8 @@ def build_optimizer(model: nn.Module, plan: Training) -> torch.optim.Optimizer:
     """Return the optimiser of a plan over all parameters of a model."""
     if plan.optimizer is Optimizer.ADAM:
         return torch.optim.Adam(model.parameters(), lr=plan.lr, betas=(0.9, 0.999), weight_decay=plan.weight_decay)
+    if plan.optimizer is Optimizer.MUON:
+        return Muon(model.parameters(), lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay)
     nesterov = plan.schedule is Schedule.TRIANGLE and plan.momentum > 0
     return torch.optim.SGD(
         model.parameters(), lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay, nesterov=nesterov

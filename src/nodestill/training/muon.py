@@ -1,0 +1,74 @@
+"""Muon: momentum whose step is made orthogonal, for convolutions; Nesterov momentum for all other parameters.
+
+The weights of a convolution are a matrix from patches to channels. Its momentum is replaced by the nearest matrix with all
+singular values equal, so that no direction is learned slowly only because its gradient is small.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+_ROUNDS = 5
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for parameters of four dimensions, SGD with Nesterov momentum for the others.
+
+    Args:
+        parameters: What to train.
+        lr: Rate of the orthogonal steps, > 0: their singular values are about max(1, sqrt(rows / columns)) times it.
+        momentum: Of both, in [0, 1).
+        weight_decay: Decoupled for convolutions, 0 for the others.
+        sgd_ratio: Rate of the others over `lr`.
+
+    Source:
+        Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; quintic iteration and scale as there.
+        torch.optim.Muon is the same for matrices and refuses convolutions.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float, sgd_ratio: float = 1.0
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "sgd_ratio": sgd_ratio})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Take one step; returns what `closure`, if there is one, returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, group)
+        return loss
+
+    def _move(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
+        state, momentum, lr = self.state[parameter], group["momentum"], group["lr"]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        state["momentum"].mul_(momentum).add_(parameter.grad)
+        update = parameter.grad + momentum * state["momentum"]
+        if parameter.dim() != 4:
+            parameter.add_(update, alpha=-lr * group["sgd_ratio"])
+            return
+        parameter.mul_(1 - lr * group["weight_decay"])
+        parameter.add_(orthogonal(update), alpha=-lr)
+
+
+def orthogonal(update: Tensor) -> Tensor:
+    """Return the update of a convolution with singular values near max(1, sqrt(rows / columns)), as its own shape."""
+    matrix = update.permute(0, 2, 3, 1).flatten(1)  # as it lies in memory, channels-last
+    rows, columns = matrix.shape
+    x = matrix.t() if rows > columns else matrix
+    x = x / (x.norm() + 1e-7)
+    a, b, c = _QUINTIC
+    for _ in range(_ROUNDS):
+        gram = x @ x.t()
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    x = (x.t() if rows > columns else x) * max(1.0, rows / columns) ** 0.5
+    return x.reshape(len(update), *update.shape[2:], -1).permute(0, 3, 1, 2)
