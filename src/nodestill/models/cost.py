@@ -70,7 +70,7 @@ class ForwardMacs(NamedTuple):
     @property
     def dynamics(self) -> float:
         """Those of all evaluations of f."""
-        return sum(calls * each for calls, each in zip(self.evaluations, self.per_evaluation, strict=True))
+        return float(sum(calls * each for calls, each in zip(self.evaluations, self.per_evaluation, strict=True)))
 
     @property
     def total(self) -> float:
@@ -78,7 +78,7 @@ class ForwardMacs(NamedTuple):
         return self.encoder + self.dynamics + self.head
 
 
-def forward_macs(model: NeuralODEClassifier, image_shape: tuple[int, int, int], evaluations: Sequence[float]) -> ForwardMacs:
+def forward_macs(model: NeuralODEClassifier, image_shape: tuple[int, int, int], evaluations: Sequence[float | int]) -> ForwardMacs:
     """Count the multiply-accumulates of one image, part by part; the mode and the buffers of the model stay as they are.
 
     Args:
