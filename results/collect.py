@@ -5,7 +5,8 @@ import shutil
 import sys
 from pathlib import Path
 
-KEPT = ("recipe.json", "environment.json", "training.jsonl", "evaluation.json", "robustness.jsonl")
+KEPT = ("recipe.json", "environment.json", "training.jsonl", "evaluation.json")
+IF_THERE = ("robustness.jsonl", "solvers.jsonl")
 
 
 def main(runs: Path, name: str) -> None:
@@ -15,9 +16,10 @@ def main(runs: Path, name: str) -> None:
     target.mkdir()
     shutil.copy(runs / name / "experiment.json", target)
     shutil.copy(runs / name / "report.md", target)
+    shutil.copy(runs / name / "commands.jsonl", target)
     for member in json.loads((runs / name / "experiment.json").read_text())["members"]:
         (target / member).mkdir()
-        for file in KEPT:
+        for file in (*KEPT, *(file for file in IF_THERE if (runs / member / file).exists())):
             shutil.copy(runs / member / file, target / member)
 
 

@@ -47,6 +47,21 @@ def test_the_second_time_nothing_is_loaded_trained_or_written(finished, monkeypa
     assert tiny.contents(finished) == before
 
 
+def test_how_long_each_command_worked_is_kept(tmp_path):
+    workspace, recipe = Workspace(Store(tmp_path), accelerator="cpu"), tiny.recipe(controls=())
+
+    def stop(*_: object) -> None:
+        raise TimeUp("stopped by the test")
+
+    with pytest.raises(TimeUp):
+        run(recipe, replace(workspace, watch=stop))
+    run(recipe, workspace, Stage.STUDENT)
+    run(recipe, workspace, Stage.STUDENT)  # nothing to do
+    rows = Store(tmp_path).folder("tiny").rows("commands.jsonl")
+    assert [(row["until"], row["finished"]) for row in rows] == [("robustness", False), ("student", True)]
+    assert all(0 < row["seconds"] < 600 for row in rows)
+
+
 @pytest.mark.parametrize("changes", [{"about": "other"}, {"monitor_images": 0}])
 def test_what_does_not_matter_is_no_reason_to_train_again(finished, monkeypatch, changes):
     monkeypatch.setattr(stages, "train_member", nothing)

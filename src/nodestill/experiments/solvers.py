@@ -75,7 +75,7 @@ def solver_rows(
 
 
 def score_solvers(folder: RunFolder, data: ImageSet, workspace: Workspace) -> list[SolverRow]:
-    """Score a finished model under other solvers and keep the rows in solvers.jsonl, in place of earlier ones.
+    """Score a finished model under other solvers and keep the rows in solvers.jsonl, in place of earlier ones on these data.
 
     Args:
         folder: Of the model.
@@ -90,7 +90,8 @@ def score_solvers(folder: RunFolder, data: ImageSet, workspace: Workspace) -> li
     loaded = load_run(folder, device)
     require_classes(folder, loaded.class_names, data)
     rows = list(solver_rows(loaded, data.to(device), workspace.watch))
-    folder.write_rows("solvers.jsonl", [{**to_plain(row), "data": data.provenance} for row in rows])
+    others = [row for row in folder.rows("solvers.jsonl", "data") if row["data"] != data.provenance]
+    folder.write_rows("solvers.jsonl", others + [{**to_plain(row), "data": data.provenance} for row in rows])
     return rows
 
 

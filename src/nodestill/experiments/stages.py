@@ -4,6 +4,7 @@ This is where a device is chosen and where data are loaded, and only if there is
 to `Workspace.watch`.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -83,6 +84,8 @@ class _Images:
 def run(recipe: Recipe, workspace: Workspace, until: Stage = Stage.ROBUSTNESS) -> bool:
     """Train and attack every model of a recipe that is not done yet, and list them in `<recipe name>/experiment.json`.
 
+    How long it took is a row of `commands.jsonl` there.
+
     Args:
         recipe: What to do.
         workspace: Where, and with what.
@@ -103,7 +106,22 @@ def run(recipe: Recipe, workspace: Workspace, until: Stage = Stage.ROBUSTNESS) -
         "members": [member.folder for member in found],
         "attack": attack_key(recipe.robustness, identity),
     }
-    _list_members(workspace.store.folder(recipe.name), listing)
+    folder = workspace.store.folder(recipe.name)
+    _list_members(folder, listing)
+    started = time.perf_counter()
+    finished = worked = False
+    try:
+        worked = _work(recipe, workspace, until, identity, found)
+        finished = True
+    finally:
+        if worked or not finished:
+            seconds = time.perf_counter() - started
+            folder.append("commands.jsonl", {"until": until.value, "finished": finished, "seconds": seconds, "schema": 1})
+    return worked
+
+
+def _work(recipe: Recipe, workspace: Workspace, until: Stage, identity: DataIdentity, found: list[Member]) -> bool:
+    """Do what is not done yet, and return whether there was anything."""
     images = _Images(recipe, workspace)
     chosen = found[:1] if until is Stage.TEACHER else found
     trained = [_train(member, found[0], recipe, workspace, images) for member in chosen]

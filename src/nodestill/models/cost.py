@@ -78,7 +78,9 @@ class ForwardMacs(NamedTuple):
         return self.encoder + self.dynamics + self.head
 
 
-def forward_macs(model: NeuralODEClassifier, image_shape: tuple[int, int, int], evaluations: Sequence[float | int]) -> ForwardMacs:
+def forward_macs(
+    model: NeuralODEClassifier, image_shape: tuple[int, int, int], evaluations: Sequence[float | int]
+) -> ForwardMacs:
     """Count the multiply-accumulates of one image, part by part; the mode and the buffers of the model stay as they are.
 
     Args:
