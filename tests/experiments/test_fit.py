@@ -12,8 +12,7 @@ from nodestill.data import channel_statistics
 from nodestill.errors import DataError, TimeUp, TrainingError
 from nodestill.experiments.fit import device_of, train_member
 from nodestill.experiments.loaded import load_run
-from nodestill.models import NeuralODEClassifier, Normalize, Stem, Whitening
-from nodestill.ode import Method, Solver
+from nodestill.models import Normalize, Stem, Whitening
 from nodestill.precision import Precision
 from nodestill.training import Schedule
 
@@ -175,26 +174,6 @@ def test_what_is_recorded_is_what_was_asked_and_what_was_measured(tmp_path):
     assert environment["torch"] == torch.__version__
     assert environment["threads"] == torch.get_num_threads()
     assert not (job.folder.path / "state.safetensors").exists()
-
-
-def test_a_refined_training_goes_on_bit_for_bit_and_is_scored_with_all_steps(tmp_path, monkeypatch):
-    member = tiny.student(tiny.SGD, None)
-    solver = Solver(Method.EULER, steps=4)
-    member = replace(member, model=replace(member.model, solver=solver, refine=(0.3, 0.6)))
-    met = []
-    whole = NeuralODEClassifier.forward
-    monkeypatch.setattr(
-        NeuralODEClassifier, "forward", lambda model, images: met.append(model.solver.steps) or whole(model, images)
-    )
-    train_member(tiny.job(tmp_path / "whole", member), "cpu", 1)
-    assert met == [1, 1, 1, 2, 2, 2, 4, 4, 4]
-    with pytest.raises(TimeUp):
-        train_member(tiny.job(tmp_path / "stopped", member, watch=stop_at(5)), "cpu", 1)
-    train_member(tiny.job(tmp_path / "stopped", member), "cpu", 1)
-    one, other = (tiny.job(tmp_path / name, member).folder for name in ("whole", "stopped"))
-    assert (one.path / "weights.safetensors").read_bytes() == (other.path / "weights.safetensors").read_bytes()
-    assert one.read("evaluation.json")["evaluations"]["mean"] == 4.0
-    assert [row["measured"]["evaluations"] for row in one.rows("training.jsonl")] == [4.0] * 3
 
 
 def test_a_whitening_layer_learns_from_the_training_images_and_is_kept(tmp_path):

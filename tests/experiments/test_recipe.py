@@ -8,7 +8,7 @@ import tiny
 from nodestill.attacks import AttackName
 from nodestill.errors import RecipeError
 from nodestill.experiments import Distillation, RobustnessRecipe, Role
-from nodestill.ode import Method, Solver
+from nodestill.ode import Solver
 
 
 @pytest.mark.parametrize(
@@ -56,24 +56,6 @@ def test_what_needs_fixed_steps_is_refused_without():
         replace(student, twin=True, solver=adaptive)
     with pytest.raises(RecipeError, match=r"student.training.compiled must be false unless steps are fixed"):
         replace(student, training=replace(student.training, compiled=True), solver=adaptive)
-
-
-def test_a_refined_solver_doubles_its_steps_on_the_way():
-    student = tiny.recipe().student
-    student = replace(
-        student, solver=Solver(Method.RK4, steps=4), training=replace(student.training, epochs=10), refine=(0.2, 0.55)
-    )
-    assert [student.solver_in(epoch).steps for epoch in range(10)] == [1, 1, 2, 2, 2, 2, 4, 4, 4, 4]
-    assert student.solver_in(10) == student.solver
-    assert replace(student, refine=()).solver_in(0) == student.solver
-    for refine, solver, said in (
-        ((0.6, 0.5), student.solver, "increasing fractions"),
-        ((1.0,), student.solver, "increasing fractions"),
-        ((0.5,), Solver(Method.RK4, steps=3), "without a rest"),
-        ((0.5,), Solver(), "halve a fixed number of steps"),
-    ):
-        with pytest.raises(RecipeError, match=said):
-            replace(student, refine=refine, solver=solver)
 
 
 def test_the_twin_is_a_control_that_is_asked_for():

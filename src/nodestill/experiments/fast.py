@@ -13,11 +13,12 @@ CIFAR10_VIEWS = Augment(crop_padding=4, flip=True)
 SVHN_VIEWS = Augment(crop_padding=4)  # digits are not mirrored
 
 
-def _quick(optimizer: Optimizer, lr: float, epochs: int, views: Augment) -> Training:
+def _quick(epochs: int, views: Augment, weight_decay: float) -> Training:
     return Training(
-        optimizer,
-        lr,
+        Optimizer.MUON,
+        0.05,
         epochs,
+        weight_decay=weight_decay,
         batch_size=250,
         schedule=Schedule.TRIANGLE,
         milestones=(0.2,),
@@ -28,13 +29,18 @@ def _quick(optimizer: Optimizer, lr: float, epochs: int, views: Augment) -> Trai
 
 
 def _fast(name: str, dataset: Dataset, views: Augment, epochs: int, teacher_epochs: int, about: str) -> Recipe:
-    teacher = replace(_quick(Optimizer.SGD, 0.2, teacher_epochs, views), weight_decay=5e-4)
-    student = _quick(Optimizer.SGD, 0.2, epochs, replace(views, crop_padding=2, reflect=True, alternate=views.flip))
-    solver = Solver(Method.MIDPOINT, steps=2, gradient=GradientMode.DIRECT, precision=Precision.BFLOAT16)
+    """Return a teacher and a student of three equations, each solved in one midpoint step.
+
+    Muon's steps have one size in every direction, so its weight decay w bounds the spectral norm of a convolution's matrix by
+    1 / w. With w = 1 no equation is stiff: a finer solver gives the same accuracy. With w = 0 it gave 12 % in place of 78 %.
+    """
+    near = replace(views, crop_padding=2, reflect=True, alternate=views.flip)
+    student = _quick(epochs, near, weight_decay=1.0)
+    solver = Solver(Method.MIDPOINT, steps=1, gradient=GradientMode.DIRECT, precision=Precision.BFLOAT16)
     return Recipe(
         name=name,
         dataset=dataset,
-        teacher=TeacherRecipe(20, teacher),
+        teacher=TeacherRecipe(20, _quick(teacher_epochs, views, weight_decay=0.5)),
         student=StudentRecipe(
             Stem.WHITENED,
             64,
@@ -45,7 +51,7 @@ def _fast(name: str, dataset: Dataset, views: Augment, epochs: int, teacher_epoc
             layers=2,
             norm=Norm.NONE,
             zero_last=True,
-            further=(128,),
+            further=(128, 256),
             pooling=Pooling.MAX,
         ),
         undistilled=student,
@@ -56,10 +62,10 @@ def _fast(name: str, dataset: Dataset, views: Augment, epochs: int, teacher_epoc
 
 
 def _gpu() -> Recipe:
-    """Return the single-equation student for half an hour of a large GPU: 4.2 GMAC an image, 1.3e17 FLOP in all."""
+    """Return the single-equation student for half an hour of a large GPU."""
     base = _fast("cifar10-gpu", Dataset.CIFAR10, CIFAR10_VIEWS, 100, 60, "one wide equation for half an hour of a large GPU")
-    plan = replace(base.student.training, batch_size=500, weight_decay=5e-4, compiled=True)
-    student = replace(base.student, channels=512, further=(), training=plan)
+    plan = replace(base.student.training, batch_size=500, compiled=True)
+    student = replace(base.student, channels=512, further=(), training=plan, solver=replace(base.student.solver, steps=2))
     teacher = TeacherRecipe(56, replace(base.teacher.training, batch_size=500))
     return replace(base, student=student, undistilled=plan, teacher=teacher, robustness=RobustnessRecipe(eps_255=(0, 2, 8)))
 
@@ -67,8 +73,8 @@ def _gpu() -> Recipe:
 def fast_recipes() -> list[Recipe]:
     """Return the fast recipes."""
     return [
-        _fast("cifar10-fast", Dataset.CIFAR10, CIFAR10_VIEWS, 24, 6, "a Neural ODE in an hour on two cores"),
-        _fast("cifar10-faster", Dataset.CIFAR10, CIFAR10_VIEWS, 8, 3, "a Neural ODE in twenty minutes on two cores"),
+        _fast("cifar10-fast", Dataset.CIFAR10, CIFAR10_VIEWS, 30, 6, "a Neural ODE in an hour on two cores"),
+        _fast("cifar10-faster", Dataset.CIFAR10, CIFAR10_VIEWS, 9, 3, "a Neural ODE in twenty minutes on two cores"),
         _fast("svhn-fast", Dataset.SVHN, SVHN_VIEWS, 12, 3, "the same for SVHN"),
         _gpu(),
     ]

@@ -13,10 +13,9 @@ from nodestill.errors import TrainingError
 from nodestill.experiments.environment import environment
 from nodestill.experiments.loaded import load_run
 from nodestill.experiments.members import Member, build_model
-from nodestill.experiments.recipe import StudentRecipe
 from nodestill.experiments.scoring import monitor, score
 from nodestill.experiments.store import RunFolder, Store
-from nodestill.models import NeuralODEClassifier, Normalize, Whitening
+from nodestill.models import Normalize, Whitening
 from nodestill.training import Objective, StepLoss, distilled, supervised
 from nodestill.training.loop import EpochRecord, Learner, fabric_for, set_up, steps_per_epoch, train
 
@@ -134,22 +133,13 @@ def _train(learner: Learner, model: nn.Module, job: Job, done: int) -> None:
         job.watch(job.task, steps_done, total, "" if loss != loss else f"loss {loss:.3f}")
 
     def on_epoch(record: EpochRecord) -> None:
-        _solve_as_in(model, job.member, plan.epochs)  # measured as it will be used
         if fabric.global_rank == 0:
             job.folder.append("training.jsonl", replace(record, measured=monitor(model, job.test_set, job.monitor_images)))
             job.folder.save_state(model, learner.optimizer.optimizer, record.epoch)
-        _solve_as_in(model, job.member, record.epoch)
         fabric.barrier()
 
-    _solve_as_in(model, job.member, done)
     objective = in_precision_of(fabric, _objective(learner.model, job))
     train(learner, objective, job.train_set, plan, seed=job.member.seed, epochs_done=done, on_epoch=on_epoch, on_step=on_step)
-
-
-def _solve_as_in(model: nn.Module, member: Member, epoch: int) -> None:
-    """Give a Neural ODE the solver of an epoch, counted from 0."""
-    if isinstance(model, NeuralODEClassifier) and isinstance(member.model, StudentRecipe):
-        model.solver = member.model.solver_in(epoch)
 
 
 def _objective(model: nn.Module, job: Job) -> Objective:

@@ -74,8 +74,6 @@ class StudentRecipe:
         further: Channels of further equations, each on pictures of half the size, behind a transition.
         pooling: How the head makes one number of each channel.
         twin: Whether residual blocks, as many as the solver evaluates f, take the place of each solve: the discrete twin.
-        refine: When training doubles the number of the solver's steps, as fractions of the epochs, increasing, each in (0, 1):
-            (0.6,) trains with half of the steps for six tenths of the epochs. The model is always scored with all.
     """
 
     stem: Stem
@@ -91,25 +89,15 @@ class StudentRecipe:
     further: tuple[int, ...] = field(default=(), metadata={"later": True})
     pooling: Pooling = field(default=Pooling.AVERAGE, metadata={"later": True})
     twin: bool = field(default=False, metadata={"later": True})
-    refine: tuple[float, ...] = field(default=(), metadata={"later": True})
 
     def __post_init__(self) -> None:
         fixed = self.solver.steps is not None and self.solver.method is not Method.REVERSIBLE
         _require(not self.twin or fixed, "student.solver.method", self.solver.method.value, "have fixed steps for a twin")
         _require(all(c >= 1 for c in self.further), "student.further", self.further, "hold channels of at least 1")
         _require(fixed or not self.training.compiled, "student.training.compiled", True, "be false unless steps are fixed")
-        ordered = all(0 < r < 1 for r in self.refine) and list(self.refine) == sorted(set(self.refine))
-        _require(ordered, "student.refine", self.refine, "be increasing fractions of the epochs in (0, 1)")
-        whole = fixed and (self.solver.steps or 1) % 2 ** len(self.refine) == 0
-        _require(whole or not self.refine, "student.refine", self.refine, "halve a fixed number of steps without a rest")
         _require(self.channels >= 1, "student.channels", self.channels, "be at least 1; the paper uses 512")
         _require(0 <= self.t1 < float("inf"), "student.t1", self.t1, "be finite and >= 0; the paper uses 1, 100 and 500")
         _require(self.layers >= 1, "student.layers", self.layers, "be at least 1; the paper uses 4")
-
-    def solver_in(self, epoch: int) -> Solver:
-        """Return the solver that an epoch, counted from 0, trains with; from the last one on, the solver itself."""
-        coarser = sum(epoch < share * self.training.epochs for share in self.refine)
-        return replace(self.solver, steps=(self.solver.steps or 1) // 2**coarser) if coarser else self.solver
 
 
 @dataclass(frozen=True)
