@@ -47,7 +47,7 @@ def test_what_is_no_override_is_refused(tokens, said):
 
 
 def test_an_unknown_recipe_is_refused_with_those_there_are():
-    with pytest.raises(RecipeError, match=r"There is no recipe 'dmo'\. Did you mean 'demo'\? There are: demo, cifar10-smoke"):
+    with pytest.raises(RecipeError, match=r"There is no recipe 'dmo'\. Did you mean 'demo'\? There are: demo, cifar10-fast"):
         asked_recipe("dmo", [])
 
 

@@ -54,5 +54,5 @@ def predict_files(loaded: Loaded, paths: Sequence[Path]) -> list[FilePrediction]
 def _answers(loaded: Loaded, images: torch.Tensor) -> tuple[torch.Tensor, list[str]]:
     if not isinstance(loaded.model, NeuralODEClassifier):
         return loaded.model(images), [""] * len(images)
-    logits, solution = loaded.model.predict(images)
-    return logits, [str(int(nfe)) for nfe in solution.stats.evaluations]
+    prediction = loaded.model.predict(images)
+    return prediction.logits, [str(int(nfe)) for nfe in prediction.evaluations]
