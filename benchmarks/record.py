@@ -12,6 +12,7 @@ rate is that of bare 3x3 convolutions of 64 channels on 15x15 pictures in bfloat
 
 import argparse
 import json
+import re
 import statistics
 from pathlib import Path
 
@@ -118,8 +119,8 @@ def _percent(row: dict | None) -> str:
 
 def accounts() -> list[dict]:
     """Return the accounts of all runs of fast recipes that are kept."""
-    folders = [folder for name in _RECIPES for folder in sorted(RESULTS.glob(f"{name}*")) if folder.is_dir()]
-    return [account(folder) for folder in folders if folder.name.rstrip("-0123456789") in _RECIPES]
+    one_of = re.compile(rf"({'|'.join(_RECIPES)})(-\d{{1,3}})?")  # the number is a seed
+    return [account(folder) for folder in sorted(RESULTS.iterdir()) if folder.is_dir() and one_of.fullmatch(folder.name)]
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from work_precision_figure import GRID, INK, MUTED
 _COLORS = {
     "ours": "#0072b2",
     "ours, distilled": "#56b4e9",
-    "ours, not compiled": "#999999",
+    "ours, compiled": "#999999",
     "torchdiffeq": "#d55e00",
     "torchdiffeq, our f": "#e69f00",
     "discrete twin": "#009e73",

@@ -16,7 +16,8 @@ def main(runs: Path, name: str) -> None:
     target.mkdir()
     shutil.copy(runs / name / "experiment.json", target)
     shutil.copy(runs / name / "report.md", target)
-    shutil.copy(runs / name / "commands.jsonl", target)
+    if (runs / name / "commands.jsonl").exists():
+        shutil.copy(runs / name / "commands.jsonl", target)
     for member in json.loads((runs / name / "experiment.json").read_text())["members"]:
         (target / member).mkdir()
         for file in (*KEPT, *(file for file in IF_THERE if (runs / member / file).exists())):

@@ -17,6 +17,7 @@ import tiny
 from nodestill import __version__
 from nodestill.cli import main
 from nodestill.errors import RecipeError
+from nodestill.experiments import Store
 
 OVERRIDES = [*tiny.OVERRIDES.split(), "--name", "tiny", "--threads", "1"]
 COMMAND = [sys.executable, "-W", "error", "-m", "nodestill"]
@@ -150,7 +151,7 @@ def test_alone_it_shows_what_it_can(capsys):
     assert called(capsys, "--version")[1].strip() == __version__
 
 
-@pytest.mark.parametrize("name", ["demo", "run", "recipes", "attack", "report", "predict", "data verify"])
+@pytest.mark.parametrize("name", ["demo", "run", "recipes", "attack", "solvers", "report", "predict", "data verify"])
 def test_every_command_has_help_and_can_be_debugged(name, capsys):
     code, out, err = called(capsys, *name.split(), "--help")
     assert (code, err) == (0, "")
@@ -178,6 +179,16 @@ def test_an_attack_prints_its_rows_and_makes_them_once(copied, capsys):
     again = called(capsys, *arguments)[1]
     assert again in out  # the same table, without the progress before it
     assert tiny.contents(copied) == before
+
+
+def test_a_model_is_scored_under_other_solvers(copied, capsys):
+    code, out, err = called(capsys, "solvers", "tiny", "--images", "40", "--store", copied)
+    assert (code, err) == (0, "")
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
+    kept = Store(copied).folder(next(copied.glob("student-*-node1-kd-*")).name).rows("solvers.jsonl")
+    assert [row[0] for row in rows] == [row["name"] for row in kept]
+    assert [row[2] for row in rows] == [f"{row['accuracy']:.2%}" for row in kept]
+    assert [row[1] for row in rows][:4] == ["euler, 2 steps", "euler, 8 steps", "dopri5, tolerance 1e-05", "none, t1 = 0"]
 
 
 def test_images_are_classified_and_their_names_printed_as_they_are(store, tmp_path, capsys):
@@ -259,6 +270,10 @@ MISTAKES = {
     "attack tiny --protocol mine --store {store}": "cannot be 'mine'",
     "attack tiny --images 0 --store {store}": "images must be at least 1",
     "attack tiny --batch-size 0 --store {store}": "batch_size must be at least 1",
+    "solvers nobody --store {store}": "holds no run 'nobody'",
+    "solvers tiny:teacher --store {store}": "solves no equation",
+    "solvers tiny:stem-only --store {store}": "solves no equation",
+    "solvers tiny --images 0 --store {store}": "number of images must be at least 1",
     "predict tiny --store {store}": "at least one image file",
     "predict tiny {tmp}/none.png --store {store}": "none.png cannot be read",
     "predict tiny {tmp} --store {store}": "cannot be read",

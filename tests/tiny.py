@@ -17,6 +17,7 @@ from nodestill.training import Optimizer, Training
 
 SGD = Training(Optimizer.SGD, 0.05, 3, batch_size=16, weight_decay=1e-3, augment=Augment(crop_padding=1))
 ADAM = replace(SGD, optimizer=Optimizer.ADAM, lr=0.01)
+MUON = replace(SGD, optimizer=Optimizer.MUON, lr=0.02)
 IDENTITY = DataIdentity("made by a test", "12345678")
 
 # What makes the recipe `demo` last seconds, on a command line.

@@ -134,6 +134,12 @@ def test_reflected_borders_are_those_of_numpy():
     assert set(hits) == set(range(size**2))
 
 
+def test_a_margin_as_wide_as_the_image_cannot_mirror_it():
+    with pytest.raises(InputError, match="A margin of 6 pixels cannot mirror images of 6 x 8"):
+        views(1, Augment(crop_padding=6, reflect=True))
+    assert views(1, Augment(crop_padding=5, reflect=True)).shape == (1, 3, 6, 8)
+
+
 def test_alternate_views_are_flipped_by_turns_and_half_of_the_images_at_each():
     index = torch.arange(200)
     flips = []

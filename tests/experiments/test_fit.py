@@ -12,7 +12,8 @@ from nodestill.data import channel_statistics
 from nodestill.errors import DataError, TimeUp, TrainingError
 from nodestill.experiments.fit import device_of, train_member
 from nodestill.experiments.loaded import load_run
-from nodestill.models import Normalize, Stem, Whitening
+from nodestill.models import Norm, Normalize, Stem, Whitening
+from nodestill.ode import Method, Solver
 from nodestill.precision import Precision
 from nodestill.training import Schedule
 
@@ -52,7 +53,9 @@ def trained(root: Path, member, teacher=None, stops: tuple[int, ...] = ()) -> di
     return without_times(job.folder)
 
 
-@pytest.mark.parametrize("plan", [tiny.SGD, tiny.ADAM, replace(tiny.SGD, schedule=Schedule.TRIANGLE, milestones=(0.3,))])
+@pytest.mark.parametrize(
+    "plan", [tiny.SGD, tiny.ADAM, tiny.MUON, replace(tiny.SGD, schedule=Schedule.TRIANGLE, milestones=(0.3,))]
+)
 @pytest.mark.parametrize("stops", [(5,), (1, 4, 8), (3,), (6, 9)])
 def test_a_stopped_residual_network_goes_on_bit_for_bit(tmp_path, plan, stops):
     member = tiny.teacher(plan)
@@ -71,6 +74,19 @@ def test_a_stopped_student_goes_on_bit_for_bit(tmp_path, plan):
     assert unbroken["evaluation"]["evaluations"]["min"] >= 7  # one step of dopri5
     assert set(unbroken["rows"][0]["parts"]) == {"cross_entropy", "kl", "accuracy", "agreement"}
     assert set(unbroken["rows"][0]["measured"]) == {"accuracy", "loss", "evaluations"}
+
+
+@pytest.mark.parametrize("changes", [{}, {"twin": True}, {"t1": 0.0}])
+def test_a_student_of_several_equations_goes_on_bit_for_bit_and_is_read_back(tmp_path, changes):
+    member = tiny.student(tiny.MUON, None)
+    several = {"stem": Stem.WHITENED, "further": (6,), "norm": Norm.NONE, "solver": Solver(Method.MIDPOINT, steps=1)}
+    member = replace(member, model=replace(member.model, **(several | changes)))
+    unbroken, resumed = trained(tmp_path / "a", member), trained(tmp_path / "b", member, stops=(2, 7))
+    assert unbroken == resumed
+    job = tiny.job(tmp_path / "a", member)
+    images = job.test_set.images.float() / 255
+    again = load_run(job.folder, torch.device("cpu")).model(images).argmax(1)
+    assert unbroken["evaluation"]["clean"]["accuracy"] == float((again == job.test_set.labels).double().mean())
 
 
 def test_bfloat16_goes_on_bit_for_bit(tmp_path):

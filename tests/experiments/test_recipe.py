@@ -58,6 +58,17 @@ def test_what_needs_fixed_steps_is_refused_without():
         replace(student, training=replace(student.training, compiled=True), solver=adaptive)
 
 
+def test_a_student_is_no_twin_itself():
+    with pytest.raises(RecipeError, match=r"student.twin must be false: name discrete-twin among the controls"):
+        tiny.recipe(student=replace(tiny.recipe().student, twin=True))
+
+
+def test_what_a_control_cannot_be_is_refused_at_once():
+    adaptive = replace(tiny.recipe().student, solver=Solver())
+    with pytest.raises(RecipeError, match="compiled must be false"):
+        tiny.recipe(student=adaptive, undistilled=replace(tiny.recipe().undistilled, compiled=True))
+
+
 def test_the_twin_is_a_control_that_is_asked_for():
     assert Role.TWIN not in tiny.recipe().students()
     students = tiny.recipe(controls=(Role.TWIN,)).students()

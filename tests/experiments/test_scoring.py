@@ -38,7 +38,12 @@ def test_a_model_is_scored_with_f_in_float32_and_keeps_its_weights():
     assert scored(plain := resnet()) is plain
 
 
-@pytest.mark.parametrize("make", [node, resnet])
+def several(t1: float = 1.0):
+    settings = replace(tiny.student(tiny.SGD, None, t1).model, further=(6, 5))
+    return build_model(settings, 0, 3).eval()
+
+
+@pytest.mark.parametrize("make", [node, several, resnet])
 def test_an_evaluation_says_what_the_model_says(make):
     model, data = make(), tiny.images(30)
     found = score(model, data, None)
@@ -53,16 +58,25 @@ def test_an_evaluation_says_what_the_model_says(make):
     counts = model.predict(data.images.float() / 255).evaluations
     assert found["evaluations"] == evaluation_counts(counts)
     per_call, mean = found["cost"]["macs_per_evaluation"], float(counts.double().mean())
-    stem_only = score(node(t1=0.0), data, None)["cost"]["macs"]
+    stem_only = score(make(t1=0.0), data, None)["cost"]["macs"]
     assert found["cost"]["macs"] == pytest.approx(stem_only + per_call * mean)
     assert found["cost"]["macs_in_f"] == pytest.approx(per_call * mean)
 
 
-def test_the_stem_alone_has_no_evaluations_and_none_of_the_parameters_of_f():
-    model = node(t1=0.0)
+@pytest.mark.parametrize("make", [node, several])
+def test_the_stem_alone_has_no_evaluations_and_none_of_the_parameters_of_f(make):
+    model = make(t1=0.0)
     found = score(model, tiny.images(30), None)
     assert found["evaluations"] == {"mean": 0.0, "min": 0, "max": 0, "histogram": {"0": 30}}
-    assert found["cost"]["parameters"] == parameter_count(model.encoder) + parameter_count(model.head)
+    assert found["cost"]["parameters"] == sum(map(parameter_count, (model.encoder, model.transitions, model.head)))
+
+
+def test_a_twin_costs_what_its_student_does_and_evaluates_nothing():
+    settings = replace(tiny.student(tiny.SGD, None).model, further=(6,), solver=Solver(Method.MIDPOINT, steps=2))
+    student, twin = (score(build_model(replace(settings, twin=twin), 0, 3), tiny.images(30), None) for twin in (False, True))
+    assert twin["cost"]["macs"] == student["cost"]["macs"]
+    assert twin["evaluations"] is None
+    assert student["evaluations"]["mean"] == 8.0
 
 
 def test_agreement_is_measured_with_a_teacher():

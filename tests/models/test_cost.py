@@ -56,11 +56,11 @@ def test_macs_of_a_student_add_up():
     dynamics = ConvDynamics(32, layers=2, norm=Norm.GROUP, activation=Activation.RELU, t1=1.0)
     model = node_classifier(Stem.DOWN4, [dynamics], solver=Solver(), num_classes=10)
     cost = forward_macs(model, (3, 32, 32), [20.5])
-    assert cost.encoder == 3 * 32 * 9 * 256 + 32 * 32 * 9 * 64
+    assert cost.encoders == 3 * 32 * 9 * 256 + 32 * 32 * 9 * 64
     assert cost.per_evaluation == (2 * 32 * 32 * 9 * 64,)
     assert cost.head == 320
     assert cost.dynamics == 20.5 * cost.per_evaluation[0]
-    assert cost.total == cost.encoder + cost.dynamics + cost.head
+    assert cost.total == cost.encoders + cost.dynamics + cost.head
 
 
 def test_counting_leaves_a_training_encoder_as_it_is():
@@ -80,7 +80,7 @@ def test_macs_of_further_equations_and_of_the_discrete_twin():
     midpoint = Solver(Method.MIDPOINT, steps=2)  # four evaluations
     model = node_classifier(Stem.FLAT, [f(8), f(16)], solver=midpoint, num_classes=10)
     cost = forward_macs(model, (3, 16, 16), [4, 4])
-    assert cost.encoder == 3 * 8 * 9 * 256 + 8 * 16 * 9 * 256
+    assert cost.encoders == 3 * 8 * 9 * 256 + 8 * 16 * 9 * 256
     assert cost.per_evaluation == (2 * 8 * 8 * 9 * 256, 2 * 16 * 16 * 9 * 64)
     twin = discrete_twin(Stem.FLAT, [[f(8) for _ in range(4)], [f(16) for _ in range(4)]], num_classes=10)
     assert macs(twin, torch.zeros(1, 3, 16, 16)) == cost.total

@@ -16,10 +16,18 @@ def test_blocks_add_to_the_state_one_after_another():
     twin = discrete_twin(Stem.FLAT, [blocks(4, 2, zero_last=False), blocks(6, 1, zero_last=False)], num_classes=3).eval()
     images, none = torch.rand(2, 3, 8, 8), torch.zeros(1, 1, 1, 1)
     (one, two), (three,) = twin.blocks
-    y = twin.layers[0](images)
+    y = twin.encoders[0](images)
     y = y + one(none, y)
-    y = twin.layers[1](y + two(none, y))
+    y = twin.encoders[1](y + two(none, y))
     torch.testing.assert_close(twin(images), twin.head(y + three(none, y)))
+
+
+def test_the_state_is_float32_under_autocast_as_that_of_a_solve():
+    twin, met = discrete_twin(Stem.FLAT, [blocks(4, 2, zero_last=False)], num_classes=3), []
+    twin.head.register_forward_pre_hook(lambda _, inputs: met.append(inputs[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        twin(torch.rand(2, 3, 8, 8))
+    assert met == [torch.float32]
 
 
 def test_every_block_is_trained_and_time_is_not():

@@ -45,6 +45,13 @@ def test_overlap_of_intervals_decides(ours, theirs, images, said):
     assert f"is {words[said]} the undistilled student, by" in sentences(runs)[1]
 
 
+def test_the_discrete_twin_is_a_control_like_others():
+    runs = made_experiment("teacher", "distilled", "stem-only", "discrete-twin").runs
+    assert sentences(runs)[0].endswith("(teacher 91.7 %, stem only 74.1 %, discrete twin 88.1 %).")
+    assert "clearly above the stem alone and within the uncertainty of its discrete twin, by" in sentences(runs)[1]
+    assert [label(run) for run in runs] == ["Teacher ResNet-20", "Distilled NODE(1)", "Stem only", "Discrete twin"]
+
+
 def test_teacher_alone():
     runs = [bare(made_run("teacher"))]
     assert sentences(runs) == ["Teacher ResNet-20: 91.7 % clean.", "Not attacked yet."]

@@ -67,9 +67,17 @@ def augmented(
 
     Returns:
         New images of the same shape, or `images` itself where there is nothing to do.
+
+    Raises:
+        InputError: If a margin that mirrors is as wide as the images.
     """
     draws = further_bits(keyed_bits(seed, Stream.VIEW, index, view), _DRAWS)
     height, width = images.shape[2:]
+    if augment.reflect and augment.crop_padding >= min(height, width):
+        raise InputError(
+            f"A margin of {augment.crop_padding} pixels cannot mirror images of {height} x {width}. "
+            "Choose a smaller crop_padding."
+        )
     if augment.crop_padding or augment.flip:
         offsets = integers_below(draws[:, :2], 2 * augment.crop_padding + 1)
         flips = _flips(draws[:, 2], index, view, augment, seed)

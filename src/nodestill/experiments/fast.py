@@ -31,8 +31,8 @@ def _quick(epochs: int, views: Augment, weight_decay: float) -> Training:
 def _fast(name: str, dataset: Dataset, views: Augment, epochs: int, teacher_epochs: int, about: str) -> Recipe:
     """Return a teacher and a student of three equations, each solved in one midpoint step.
 
-    Muon's steps have one size in every direction, so its weight decay w bounds the spectral norm of a convolution's matrix by
-    1 / w. With w = 0.5 no equation is stiff: a finer solver gives the same accuracy. With w = 0 it gave 12 % in place of 78 %.
+    Muon's steps have about one size in every direction, so its weight decay w holds the spectral norm of a convolution's matrix
+    near 1 / w at most, and no equation is stiff: a finer solver gives the same accuracy. With w = 0 it gave 12 % for 78 %.
     """
     near = replace(views, crop_padding=2, reflect=True, alternate=views.flip)
     student = _quick(epochs, near, weight_decay=0.5)

@@ -100,7 +100,7 @@ def _fit(fabric: Any, job: Job) -> None:
     mean, (red, green, blue) = channel_statistics(job.train_set)
     std = (red or 1.0, green or 1.0, blue or 1.0)  # a colour that never varies is left as it is
     model = build_model(job.member.model, job.member.seed, job.train_set.num_classes, mean, std).to(device)
-    learn_whitening(model, job.train_set, Normalize(mean, std).to(device))
+    learn_whitening(model, job.train_set)
     learner = set_up(model, job.member.training, fabric)
     done = folder.load_state(model, learner.optimizer.optimizer)
     if fabric.global_rank == 0:
@@ -115,10 +115,13 @@ def _fit(fabric: Any, job: Job) -> None:
     fabric.barrier()
 
 
-def learn_whitening(model: nn.Module, images: ImageSet, normalize: Normalize) -> None:
-    """Set a whitening first layer, where the model has one, from the first training images."""
-    for layer in (layer for layer in model.modules() if isinstance(layer, Whitening)):
-        layer.learn(normalize(images.first(_WHITENED_IMAGES).images.float().div(255)))
+def learn_whitening(model: nn.Module, images: ImageSet) -> None:
+    """Set a whitening first layer, where the model has one, from training images taken at equal distances."""
+    every = max(1, len(images) // _WHITENED_IMAGES)
+    layers = list(model.modules())
+    for layer in (layer for layer in layers if isinstance(layer, Whitening)):
+        normalize = next(layer for layer in layers if isinstance(layer, Normalize))
+        layer.learn(normalize(images.images[::every].float().div(255)))
 
 
 def _train(learner: Learner, model: nn.Module, job: Job, done: int) -> None:

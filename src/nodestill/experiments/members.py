@@ -111,7 +111,7 @@ def _node(recipe: StudentRecipe, num_classes: int, mean: Channels, std: Channels
 
 
 def _twin(recipe: StudentRecipe, num_classes: int, mean: Channels, std: Channels) -> nn.Module:
-    count = (tableau(recipe.solver.method).stages) * (recipe.solver.steps or 1)
+    count = tableau(recipe.solver.method).stages * (recipe.solver.steps or 0)  # a twin has fixed steps
     blocks = [[_dynamics(recipe, channels) for _ in range(count)] for channels in (recipe.channels, *recipe.further)]
     return discrete_twin(recipe.stem, blocks, num_classes=num_classes, mean=mean, std=std, pooling=recipe.pooling)
 

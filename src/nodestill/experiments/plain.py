@@ -54,8 +54,8 @@ def fingerprint(*parts: object) -> str:
     """Return 8 hex digits that change with any field of the parts that can move a result, and with nothing else.
 
     A field that cannot, beyond rounding, says so: `field(metadata={"moves_results": False})`. One that came later than the
-    first results says that, `{"later": True}`, and counts only where it differs from its default: what ran before it
-    existed is the same run.
+    first results says that, `{"later": True}`, and counts only where it differs from its default (no factory): what ran
+    before it existed is the same run.
     """
     text = json.dumps([_that_matters(part) for part in parts], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -164,6 +164,8 @@ class Recipe:
         _require(
             self.student.distillation is not None, "student.distillation", None, "be set: the student is the distilled one"
         )
+        _require(not self.student.twin, "student.twin", True, "be false: name discrete-twin among the controls")
+        self.students()  # refuses what does not fit together in a control
         _require(self.monitor_images >= 0, "monitor_images", self.monitor_images, "not be negative; 0 switches it off")
         _require(-(2**63) <= self.seed < 2**63, "seed", self.seed, "fit into 64 bits")
         plain = bool(self.name) and self.name[0] != "." and "/" not in self.name and self.name.isprintable()

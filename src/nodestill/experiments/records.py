@@ -19,8 +19,9 @@ class RunRecords:
         recipe: What was asked: `dataset`, `provenance` (which data it really was), `seed`, `model` (the stage's recipe), ...
         environment: Versions, device, threads, commit.
         training: One `EpochRecord` an epoch.
-        evaluation: `clean` (an `Evaluation`), `cost` (`parameters`, `macs`, `macs_per_evaluation`), `evaluations` (NFE of the
-            clean test images: `mean`, `min`, `max`, `histogram`; none for a residual network), `seconds`.
+        evaluation: `clean` (an `Evaluation`), `cost` (`parameters`, `macs`, `macs_per_evaluation`, of a Neural ODE
+            `macs_in_f`), `evaluations` (NFE of the clean test images: `mean`, `min`, `max`, `histogram`; none for a residual
+            network), `seconds`.
         robustness: One `RobustnessRow` per attack and radius, of one robustness recipe.
         gallery: Adversarial images: `eps_255`, `label`, `predicted_clean`, `predicted`, `clean`, `adversarial` (PNG, base64).
     """

@@ -110,7 +110,8 @@ def evaluation_counts(counts: Tensor) -> Mapping[str, Any]:
 def _cost(model: nn.Module, data: ImageSet, counts: Tensor | None) -> dict[str, float | int | None]:
     """Return parameters and multiply-accumulates of one image; those of a Neural ODE at its mean evaluations.
 
-    With several equations an evaluation costs what it does on the average over all that are made.
+    With several equations an evaluation costs what it does on the average over all that are made; with t1 = 0, where none is
+    made, what the dearest would.
     """
     shape = tuple(data.images.shape[1:])
     if not isinstance(model, NeuralODEClassifier) or counts is None:

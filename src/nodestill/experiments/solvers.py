@@ -7,8 +7,10 @@ with the equations left out. If the first two agree with what was reported, and 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from nodestill.data import ImageSet
 from nodestill.errors import InputError
@@ -19,12 +21,12 @@ from nodestill.experiments.stages import Workspace, require_classes
 from nodestill.experiments.store import RunFolder
 from nodestill.intervals import wilson_interval
 from nodestill.models import NeuralODEClassifier
-from nodestill.ode import GradientMode, Method, Solver
+from nodestill.ode import Method, Solver
 from nodestill.shapes import Images, Logits
 from nodestill.training import evaluate
 
 _BATCH = 250
-_FINER = 4
+_FINER, _TIGHTER = 4, 16
 _TIGHT = 1e-5
 
 
@@ -66,16 +68,27 @@ def solver_rows(
     model = loaded.model
     if not isinstance(model, NeuralODEClassifier) or model.t1 == 0:
         raise InputError(f"{loaded.recipe['title']} solves no equation, so there are no solvers to compare. Name a student.")
-    own: torch.Tensor | None = None
-    for name, other in _variants(model).items():
+    own: Tensor | None = None
+    for variant in _variants(model):
         started = time.perf_counter()
-        predicted, calls, failed = _predictions(other, data, lambda done, name=name: watch(name, done, len(data), ""), name)
-        own = predicted if own is None else own
-        yield _row(name, other, data, (predicted, own, calls, failed), time.perf_counter() - started)
+        found = _score(variant, data, lambda done, name=variant.name: watch(name, done, len(data), ""))
+        own = found.predicted if own is None else own
+        yield _row(variant, found, own, data.labels, time.perf_counter() - started)
+
+
+class _Variant(NamedTuple):
+    name: str
+    model: NeuralODEClassifier
+    flips: bool = False  # whether the logits of the mirrored image are added
+
+
+class _Found(NamedTuple):
+    predicted: Tensor  # class of each image, -1 without finite logits
+    evaluations: float
 
 
 def score_solvers(folder: RunFolder, data: ImageSet, workspace: Workspace) -> list[SolverRow]:
-    """Score a finished model under other solvers and keep the rows in solvers.jsonl, in place of earlier ones on these data.
+    """Score a finished model under other solvers and keep the rows in solvers.jsonl, in place of earlier ones on these images.
 
     Args:
         folder: Of the model.
@@ -90,62 +103,57 @@ def score_solvers(folder: RunFolder, data: ImageSet, workspace: Workspace) -> li
     loaded = load_run(folder, device)
     require_classes(folder, loaded.class_names, data)
     rows = list(solver_rows(loaded, data.to(device), workspace.watch))
-    others = [row for row in folder.rows("solvers.jsonl", "data") if row["data"] != data.provenance]
+    same = (data.provenance, len(data))
+    others = [row for row in folder.rows("solvers.jsonl", "data", "images") if (row["data"], row["images"]) != same]
     folder.write_rows("solvers.jsonl", others + [{**to_plain(row), "data": data.provenance} for row in rows])
     return rows
 
 
-def _variants(model: NeuralODEClassifier) -> dict[str, NeuralODEClassifier]:
+def _variants(model: NeuralODEClassifier) -> list[_Variant]:
     own = model.solver
-    if own.method.is_adaptive:
-        finer = replace(own, rtol=own.rtol / _FINER**2, atol=own.atol / _FINER**2)
+    if own.steps is None:
+        finer = replace(own, rtol=own.rtol / _TIGHTER, atol=own.atol / _TIGHTER)
     else:
-        finer = replace(own, steps=_FINER * (own.steps or 1))
-    tight = Solver(Method.DOPRI5, rtol=_TIGHT, atol=_TIGHT, gradient=GradientMode.RECOMPUTE)
-    return {
-        "own": model,
-        "finer": model.with_solver(finer),
-        "adaptive": model.with_solver(tight),
-        "no equation": model.with_solver(own, t1=0.0),
-        "own, flips averaged": model,
-    }
+        finer = replace(own, steps=_FINER * own.steps)
+    tight = Solver(Method.DOPRI5, rtol=_TIGHT, atol=_TIGHT)
+    return [
+        _Variant("own", model),
+        _Variant("finer", model.with_solver(finer)),
+        _Variant("adaptive", model.with_solver(tight)),
+        _Variant("no equation", model.with_solver(own, t1=0.0)),
+        _Variant("own, flips averaged", model, flips=True),
+    ]
 
 
-def _predictions(
-    model: NeuralODEClassifier, data: ImageSet, on_batch: Callable[[int], None], name: str
-) -> tuple[torch.Tensor, float, int]:
-    """Return the predicted classes, the mean evaluations, and how many images have no finite logits (class -1)."""
+def _score(variant: _Variant, data: ImageSet, on_batch: Callable[[int], None]) -> _Found:
     found, calls = [], []
 
     def logits_fn(images: Images) -> Logits:
-        prediction = model.predict(images, raises=False)
-        logits = prediction.logits
-        if name.endswith("flips averaged"):
-            logits = logits + model.predict(images.flip(3), raises=False).logits
-        calls.append(prediction.evaluations)
+        views = [images, images.flip(3)] if variant.flips else [images]
+        predictions = [variant.model.predict(view, raises=False) for view in views]
+        logits = torch.stack([prediction.logits for prediction in predictions]).sum(0)
+        calls.append(torch.stack([prediction.evaluations for prediction in predictions]).sum(0))
         found.append(torch.where(torch.isfinite(logits).all(1), logits.argmax(1), -1))
         return logits
 
     evaluate(logits_fn, data, _BATCH, on_batch=on_batch)
-    predicted = torch.cat(found)
-    return predicted, float(torch.cat(calls).double().mean()), int((predicted < 0).sum())
+    return _Found(torch.cat(found), float(torch.cat(calls).double().mean()))
 
 
-def _row(name: str, model: NeuralODEClassifier, data: ImageSet, found: tuple, seconds: float) -> SolverRow:
-    predicted, own, calls, failed = found
-    correct, before = predicted == data.labels, own == data.labels
-    low, high = wilson_interval(int(correct.sum()), len(data))
+def _row(variant: _Variant, found: _Found, own: Tensor, labels: Tensor, seconds: float) -> SolverRow:
+    correct, count = int((found.predicted == labels).sum()), len(labels)
+    low, high = wilson_interval(correct, count)
     return SolverRow(
-        name=name,
-        solver=model.solver,
-        t1=model.t1,
-        images=len(data),
-        accuracy=float(correct.double().mean()),
+        name=variant.name,
+        solver=variant.model.solver,
+        t1=variant.model.t1,
+        images=count,
+        accuracy=correct / count,
         accuracy_low=low,
         accuracy_high=high,
-        difference=float(correct.double().mean() - before.double().mean()),
-        agreement=float(((predicted == own) & (predicted >= 0)).double().mean()),
-        evaluations=calls,
-        failed=failed,
+        difference=(correct - int((own == labels).sum())) / count,
+        agreement=float(((found.predicted == own) & (found.predicted >= 0)).double().mean()),
+        evaluations=found.evaluations,
+        failed=int((found.predicted < 0).sum()),
         seconds=seconds,
     )

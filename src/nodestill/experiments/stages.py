@@ -98,6 +98,7 @@ def run(recipe: Recipe, workspace: Workspace, until: Stage = Stage.ROBUSTNESS) -
         DataError: If data or run folders cannot be read or written.
         TrainingError: If a training diverges.
     """
+    started = time.perf_counter()
     identity = identify(recipe.dataset, workspace.data_root)
     found = members(recipe, identity)
     listing = {
@@ -108,7 +109,6 @@ def run(recipe: Recipe, workspace: Workspace, until: Stage = Stage.ROBUSTNESS) -
     }
     folder = workspace.store.folder(recipe.name)
     _list_members(folder, listing)
-    started = time.perf_counter()
     finished = worked = False
     try:
         worked = _work(recipe, workspace, until, identity, found)

@@ -62,7 +62,7 @@ def _inference(module: nn.Module) -> Iterator[None]:
 class ForwardMacs(NamedTuple):
     """Multiply-accumulates of one image on its way through a Neural ODE classifier."""
 
-    encoder: int  # and the transitions between equations
+    encoders: int  # of all equations
     per_evaluation: tuple[int, ...]  # one call of f, of each equation
     evaluations: tuple[float | int, ...]  # calls of f, of each equation; a mean over images need not be whole
     head: int
@@ -74,8 +74,8 @@ class ForwardMacs(NamedTuple):
 
     @property
     def total(self) -> float:
-        """encoder + dynamics + head."""
-        return self.encoder + self.dynamics + self.head
+        """encoders + dynamics + head."""
+        return self.encoders + self.dynamics + self.head
 
 
 def forward_macs(
@@ -89,15 +89,15 @@ def forward_macs(
         evaluations: Calls of each equation's f charged to the image, or their mean over images, >= 0.
 
     Returns:
-        Multiply-accumulates of encoder, one call of each f, and head.
+        Multiply-accumulates of encoders, one call of each f, and head.
     """
     parameter = next(model.parameters())
     y = torch.zeros(1, *image_shape, dtype=parameter.dtype, device=parameter.device)
     time = torch.zeros(1, 1, 1, 1, dtype=torch.float64, device=y.device)
-    between, each = 0, []
-    for layer, f in model.equations:
-        between += macs(layer, y)
+    encoders, each = 0, []
+    for encoder, f in model.equations:
+        encoders += macs(encoder, y)
         with _inference(model):
-            y = layer(y)
+            y = encoder(y)
         each.append(macs(f, time, y))
-    return ForwardMacs(between, tuple(each), tuple(evaluations), macs(model.head, y))
+    return ForwardMacs(encoders, tuple(each), tuple(evaluations), macs(model.head, y))

@@ -14,7 +14,7 @@ from nodestill.errors import InputError
 from nodestill.models.dynamics import ConvDynamics
 from nodestill.models.head import Pooling, classification_head
 from nodestill.models.normalize import NO_MEAN, NO_STD
-from nodestill.models.stem import Stem, encoders
+from nodestill.models.stem import Stem, as_state, encoders
 from nodestill.ode import Solution, Solver, SolveStats, Status, StepRecord, solve
 from nodestill.ode.solver import no_times
 from nodestill.shapes import Images, Logits
@@ -82,12 +82,12 @@ class NeuralODEClassifier(nn.Module):
 
     @property
     def equations(self) -> list[tuple[nn.Module, nn.Module]]:
-        """What makes each initial state, and the f it flows under, in order."""
+        """The encoder that makes each initial state, and the f it flows under, in order."""
         return [(self.encoder, self.dynamics), *zip(self.transitions, self.further_dynamics, strict=True)]
 
     def encode(self, images: Images) -> State:
         """Return the first y(0), channels-last and at least float32 even under autocast."""
-        return _as_state(self.encoder(images))
+        return as_state(self.encoder(images))
 
     def predict(self, images: Images, *, replay: Sequence[StepRecord] = (), raises: bool = True) -> Prediction:
         """Return logits and what the solves did.
@@ -110,8 +110,8 @@ class NeuralODEClassifier(nn.Module):
                 f"replay must hold one record per equation, {len(equations)}, got {len(replay)}. Pass prediction.steps."
             )
         y, solutions = images, []
-        for (layer, f), steps in zip(equations, replay or [None] * len(equations), strict=True):
-            y0 = _as_state(layer(y))
+        for (encoder, f), steps in zip(equations, replay or [None] * len(equations), strict=True):
+            y0 = as_state(encoder(y))
             solution = solve(f, y0, 0.0, self.t1, self.solver, replay=steps, raises=raises) if self.t1 else _no_solve(y0)
             solutions.append(solution)
             y = solution.y1
@@ -142,12 +142,6 @@ class NeuralODEClassifier(nn.Module):
         )
         other.training = self.training
         return other
-
-
-def _as_state(features: State) -> State:
-    """Return features as a solve wants them: channels-last and at least float32, even under autocast."""
-    dtype = torch.promote_types(features.dtype, torch.float32)
-    return features.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 def _no_solve(y0: State) -> Solution:

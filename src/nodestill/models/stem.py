@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from enum import Enum
 from itertools import pairwise
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from nodestill.models.group_norm import norm_groups
 from nodestill.models.normalize import Normalize
@@ -41,6 +43,12 @@ def stem(kind: Stem, channels: int) -> nn.Sequential:
             return nn.Sequential(first, nn.GroupNorm(groups, channels), nn.ReLU(), second)
         case Stem.WHITENED:
             return nn.Sequential(Whitening(), nn.ReLU(), transition(WHITENED_CHANNELS, channels))
+
+
+def as_state(features: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch channels rows columns"]:
+    """Return features as a solve wants them: channels-last and at least float32, even under autocast."""
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    return features.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 def transition(channels_in: int, channels_out: int) -> nn.Sequential:

@@ -12,7 +12,7 @@ from torch import nn
 from nodestill.models.dynamics import ConvDynamics
 from nodestill.models.head import Pooling, classification_head
 from nodestill.models.normalize import NO_MEAN, NO_STD
-from nodestill.models.stem import Stem, encoders
+from nodestill.models.stem import Stem, as_state, encoders
 from nodestill.shapes import Images, Logits
 
 
@@ -20,22 +20,22 @@ class DiscreteTwin(nn.Module):
     """y ← y + fᵢ(y), block after block, in place of y' = f(t, y).
 
     Args:
-        layers: For each equation of the Neural ODE the layer that makes its initial state.
+        encoders: What makes the initial state of each equation of the Neural ODE.
         blocks: For each equation the f of every block; each is called with t = 0.
         head: State → logits.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], blocks: Sequence[Sequence[nn.Module]], head: nn.Module) -> None:
+    def __init__(self, encoders: Sequence[nn.Module], blocks: Sequence[Sequence[nn.Module]], head: nn.Module) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)
+        self.encoders = nn.ModuleList(encoders)
         self.blocks = nn.ModuleList(nn.ModuleList(some) for some in blocks)
         self.head = head
 
     def forward(self, images: Images) -> Logits:
         """Return the logits of images in [0, 1]."""
         y = images
-        for layer, blocks in zip(self.layers, self.blocks, strict=True):
-            y = layer(y)
+        for encoder, blocks in zip(self.encoders, self.blocks, strict=True):
+            y = as_state(encoder(y))  # a state as that of a solve: only f is in low precision
             for f in blocks:
                 y = y + f(y.new_zeros(1, 1, 1, 1), y)
         return self.head(y)

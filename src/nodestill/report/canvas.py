@@ -16,10 +16,17 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 INK, MUTED, GRID = "#1c2430", "#66707d", "#e1e5ea"
-COLORS = {"teacher": "#5d6978", "distilled": "#1d5fd1", "undistilled": "#cc6a12", "stem-only": "#23866a"}
+COLORS = {
+    "teacher": "#5d6978",
+    "distilled": "#1d5fd1",
+    "undistilled": "#cc6a12",
+    "stem-only": "#23866a",
+    "discrete-twin": "#a0439b",
+}
 PANEL = (5.4, 3.7)  # inches of 72 units
 
-_DASHES: dict[str, Any] = {"teacher": (0, (5, 2)), "stem-only": (0, (1.2, 1.4))}  # told apart without colour too
+# Told apart without colour too.
+_DASHES: dict[str, Any] = {"teacher": (0, (5, 2)), "stem-only": (0, (1.2, 1.4)), "discrete-twin": (0, (4, 1.5, 1, 1.5))}
 _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", **{color: role for role, color in COLORS.items()}}
 
 

@@ -6,7 +6,14 @@ from typing import Any
 
 from nodestill.experiments.records import RunRecords
 
-_ROLES = {"teacher": "Teacher", "distilled": "Distilled", "undistilled": "Undistilled", "stem-only": "Stem only"}
+_ROLES = {
+    "teacher": "Teacher",
+    "distilled": "Distilled",
+    "undistilled": "Undistilled",
+    "stem-only": "Stem only",
+    "discrete-twin": "Discrete twin",
+}
+_NAMED_BY_ROLE = ("stem-only", "discrete-twin")
 _USUAL_RADII = (4, 8, 16)  # what the literature quotes of natural images, where a sweep ends at 20 or before
 _USUAL_LAST = 20
 
@@ -17,8 +24,8 @@ def role_name(run: RunRecords) -> str:
 
 
 def label(run: RunRecords) -> str:
-    """Return role and model; the stem alone has no model name worth repeating."""
-    return role_name(run) if run.role == "stem-only" else f"{role_name(run)} {run.title}"
+    """Return role and model, where the model's name says more than its role."""
+    return role_name(run) if run.role in _NAMED_BY_ROLE else f"{role_name(run)} {run.title}"
 
 
 def by_role(runs: Sequence[RunRecords], role: str) -> RunRecords | None:
@@ -28,7 +35,7 @@ def by_role(runs: Sequence[RunRecords], role: str) -> RunRecords | None:
 
 def main_run(runs: Sequence[RunRecords]) -> RunRecords:
     """Return the run that the report is about: the distilled student, or the nearest to it that is finished."""
-    found = (by_role(runs, role) for role in ("distilled", "undistilled", "stem-only", "teacher"))
+    found = (by_role(runs, role) for role in ("distilled", "undistilled", "discrete-twin", "stem-only", "teacher"))
     return next((run for run in found if run is not None), runs[0])
 
 

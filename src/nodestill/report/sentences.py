@@ -76,14 +76,21 @@ def _clean(run: RunRecords) -> str:
     return percent(run.evaluation["clean"]["accuracy"])
 
 
+_CONTROLS = {
+    "undistilled": "the undistilled student",
+    "stem-only": "the stem alone",
+    "discrete-twin": "its discrete twin",
+}
+
+
 def _comparison_sentence(main: RunRecords, runs: Sequence[RunRecords]) -> str | None:
     """Return how the main student compares with its controls, by whether the intervals overlap."""
-    controls = [run for run in runs if run is not main and run.role in ("undistilled", "stem-only")]
+    controls = [run for run in runs if run is not main and run.role in _CONTROLS]
     if main.role != "distilled" or not controls:
         return None
     named: dict[str, list[str]] = {"above": [], "below": [], "level": []}
     for run in controls:
-        named[compare(main, run)].append("the stem alone" if run.role == "stem-only" else "the undistilled student")
+        named[compare(main, run)].append(_CONTROLS[run.role])
     clauses = [f"clearly {side} {joined(named[side])}" for side in ("above", "below") if named[side]]
     if named["level"]:
         clauses.append(f"within the uncertainty of {joined(named['level'])}")

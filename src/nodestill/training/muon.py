@@ -4,7 +4,7 @@ The weights of a convolution are a matrix from patches to channels. Its momentum
 singular values equal, so that no direction is learned slowly only because its gradient is small.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,14 +15,14 @@ _ROUNDS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for parameters of four dimensions, SGD with Nesterov momentum for the others.
+    """Muon for convolutions, SGD with Nesterov momentum for the others.
 
     Args:
-        parameters: What to train.
-        lr: Rate of the orthogonal steps, > 0: their singular values are about max(1, sqrt(rows / columns)) times it.
+        convolutions: Weights of convolutions, of four dimensions.
+        others: All other parameters.
+        lr: Rate, > 0; the singular values of an orthogonal step are about max(1, sqrt(rows / columns)) times it.
         momentum: Of both, in [0, 1).
-        weight_decay: Decoupled for convolutions, 0 for the others.
-        sgd_ratio: Rate of the others over `lr`.
+        weight_decay: Decoupled, of convolutions alone.
 
     Source:
         Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; quintic iteration and scale as there.
@@ -30,22 +30,24 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float, sgd_ratio: float = 1.0
+        self,
+        convolutions: Sequence[nn.Parameter],
+        others: Sequence[nn.Parameter],
+        lr: float,
+        momentum: float,
+        weight_decay: float,
     ) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "sgd_ratio": sgd_ratio})
+        groups = [{"params": list(convolutions), "orthogonal": True}, {"params": list(others), "orthogonal": False}]
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__([group for group in groups if group["params"]], defaults)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """Take one step; returns what `closure`, if there is one, returns."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self, closure: None = None) -> None:
+        """Take one step. There is no line search, so `closure` must be none."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     self._move(parameter, group)
-        return loss
 
     def _move(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
         state, momentum, lr = self.state[parameter], group["momentum"], group["lr"]
@@ -53,11 +55,10 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(parameter)
         state["momentum"].mul_(momentum).add_(parameter.grad)
         update = parameter.grad + momentum * state["momentum"]
-        if parameter.dim() != 4:
-            parameter.add_(update, alpha=-lr * group["sgd_ratio"])
-            return
-        parameter.mul_(1 - lr * group["weight_decay"])
-        parameter.add_(orthogonal(update), alpha=-lr)
+        if group["orthogonal"]:
+            parameter.mul_(1 - lr * group["weight_decay"])
+            update = orthogonal(update)
+        parameter.add_(update, alpha=-lr)
 
 
 def orthogonal(update: Tensor) -> Tensor:

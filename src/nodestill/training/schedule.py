@@ -35,8 +35,8 @@ class Training:
         optimizer: SGD with momentum, Adam with betas 0.9 and 0.999, or Muon.
         lr: Highest learning rate, > 0.
         epochs: Passes over the training images, >= 1.
-        momentum: SGD's momentum, 0 <= momentum < 1; Nesterov's under TRIANGLE. Adam ignores it.
-        weight_decay: L2 penalty, >= 0.
+        momentum: 0 <= momentum < 1; of SGD, Nesterov's under TRIANGLE; of Muon, always Nesterov's. Adam ignores it.
+        weight_decay: L2 penalty, >= 0; for Muon, what a step removes of a convolution's weights, over the rate.
         batch_size: Images per optimiser step over all processes, >= 1.
         schedule: The course of the learning rate.
         milestones: When it changes, as fractions of the epochs, increasing, each in (0, 1).
@@ -110,8 +110,15 @@ def build_optimizer(model: nn.Module, plan: Training) -> torch.optim.Optimizer:
     if plan.optimizer is Optimizer.ADAM:
         return torch.optim.Adam(model.parameters(), lr=plan.lr, betas=(0.9, 0.999), weight_decay=plan.weight_decay)
     if plan.optimizer is Optimizer.MUON:
-        return Muon(model.parameters(), lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay)
+        return _muon(model, plan)
     nesterov = plan.schedule is Schedule.TRIANGLE and plan.momentum > 0
     return torch.optim.SGD(
         model.parameters(), lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay, nesterov=nesterov
     )
+
+
+def _muon(model: nn.Module, plan: Training) -> Muon:
+    """Return Muon for the kernels of all convolutions; time kernels of an f are no convolution of their own."""
+    kernels = {id(layer.weight): layer.weight for layer in model.modules() if isinstance(layer, nn.Conv2d)}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in kernels]
+    return Muon(list(kernels.values()), others, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay)
