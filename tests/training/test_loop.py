@@ -1,5 +1,7 @@
 """The training loop: against a loop written out by hand, stopped and resumed, and shared among processes."""
 
+import logging
+import logging.handlers
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 import tiny
 from nodestill.data import Augment, Batch, train_batches
 from nodestill.errors import InputError, TrainingError
+from nodestill.precision import Precision
 from nodestill.training import Optimizer, Schedule, StepLoss, Training, learning_rate, supervised
 from nodestill.training.loop import _share_of, fabric_for, set_up, steps_per_epoch, train
 
@@ -202,6 +205,16 @@ if __name__ == "__main__":
     fabric = fabric_for("cpu", int(sys.argv[1]))
     fabric.launch(partial(fit, out=sys.argv[2])) if sys.argv[1] != "1" else fit(fabric, sys.argv[2])
 """
+
+
+def test_nothing_is_said_of_the_precision():
+    said = logging.handlers.BufferingHandler(100)
+    logging.getLogger("lightning.fabric").addHandler(said)
+    try:
+        fabric_for("cpu", precision=Precision.BFLOAT16)
+    finally:
+        logging.getLogger("lightning.fabric").removeHandler(said)
+    assert said.buffer == []
 
 
 @pytest.mark.slow  # two interpreters that import torch

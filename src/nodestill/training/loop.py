@@ -3,6 +3,7 @@
 All randomness is a function of (seed, epoch), so a training that was stopped after any epoch goes on as if it had not been.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ def fabric_for(accelerator: str, devices: int = 1, precision: Precision = Precis
     """
     from lightning.fabric import Fabric
 
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it prints the precision it was asked for
     arithmetic = "bf16-mixed" if precision is Precision.BFLOAT16 else "32-true"
     strategy = "ddp_spawn" if devices > 1 else "auto"
     try:
