@@ -58,7 +58,9 @@ def _solver(row: Any) -> str:
     if row.t1 == 0:
         return "none, t1 = 0"
     solver = row.solver
-    return f"{solver.method.value}, " + (f"{solver.steps} steps" if solver.steps else f"tolerance {solver.rtol:g}")
+    return f"{solver.method.value}, " + (
+        f"{solver.steps} step{'s' * (solver.steps > 1)}" if solver.steps else f"tolerance {solver.rtol:g}"
+    )
 
 
 def _interval(row: dict[str, Any]) -> str:
