@@ -58,9 +58,9 @@ def _solver(row: Any) -> str:
     if row.t1 == 0:
         return "none, t1 = 0"
     solver = row.solver
-    return f"{solver.method.value}, " + (
-        f"{solver.steps} step{'s' * (solver.steps > 1)}" if solver.steps else f"tolerance {solver.rtol:g}"
-    )
+    if solver.steps is None:
+        return f"{solver.method.value}, tolerance {solver.rtol:g}"
+    return f"{solver.method.value}, {solver.steps} step{'s' if solver.steps > 1 else ''}"
 
 
 def _interval(row: dict[str, Any]) -> str:
