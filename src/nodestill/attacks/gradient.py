@@ -1,20 +1,20 @@
 """What all gradient attacks share: the gradient they follow, the result they return, the check at either end.
 
-The loss is the cross-entropy with the true class, *summed* over the batch, so that batch size cannot scale a gradient.
-Only the images are differentiated: parameters, buffers, mode and `.grad` of a model stay as they are.
+The loss is *summed* over the batch, so that batch size cannot scale a gradient. It is the cross-entropy with the true class
+unless an attack says otherwise. Only the images are differentiated: parameters, buffers, mode and `.grad` of a model stay as they are.
 """
 
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from nodestill.attacks.budget import LinfBudget, require_admissible
+from nodestill.attacks.losses import AttackLoss, cross_entropy
 from nodestill.attacks.subject import LogitsFn, predictions
 from nodestill.errors import InputError
-from nodestill.shapes import Images, Labels
+from nodestill.shapes import Images, Labels, Logits
 
 
 class AttackResult(NamedTuple):
@@ -52,18 +52,26 @@ def require_attackable(images: Images, labels: Labels) -> None:
         )
 
 
-def loss_gradient(logits_fn: LogitsFn, images: Images, labels: Labels) -> tuple[Images, Bool[Tensor, " batch"]]:
-    """Differentiate the summed cross-entropy with respect to the images, and to nothing else.
+class Ascent(NamedTuple):
+    """The direction in which a loss grows at a batch of images, and what was seen on the way."""
 
-    The cross-entropy is taken in float32 at least, whatever the dtype of the logits: in bfloat16 it is flat much sooner.
+    gradient: Images  # its non-finite entries set to zero
+    bad: Bool[Tensor, " batch"]  # the gradient was zero or had non-finite entries
+    loss: Float[Tensor, " batch"]
+    logits: Logits  # detached: an attack sees for free whether it has succeeded
+
+
+def loss_gradient(logits_fn: LogitsFn, images: Images, labels: Labels, loss: AttackLoss = cross_entropy) -> Ascent:
+    """Differentiate a loss with respect to the images, and to nothing else.
 
     Args:
         logits_fn: Maps images in [0, 1] to logits, differentiably.
         images: In [0, 1], shape (batch, 3, height, width).
         labels: True classes, 0 ... classes - 1, shape (batch,).
+        loss: What is to grow, one number per image; summed over the batch.
 
     Returns:
-        The gradient with its non-finite entries set to zero; and per image whether it was zero or had such entries.
+        The gradient, which images have a bad one, the losses and the logits.
 
     Raises:
         InputError: If the logits do not depend on the images differentiably.
@@ -71,17 +79,30 @@ def loss_gradient(logits_fn: LogitsFn, images: Images, labels: Labels) -> tuple[
     with torch.enable_grad():
         point = images.detach().requires_grad_(True)
         logits = logits_fn(point)
-        loss = F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels, reduction="sum")
-    if not loss.requires_grad:
+        losses = loss(logits, labels)
+    if not losses.requires_grad:
         raise InputError(
             "The logits do not depend on the images differentiably. Gradient attacks need that: "
             "remove detach, no_grad or inference_mode from the model."
         )
-    (gradient,) = torch.autograd.grad(loss, point)
+    (gradient,) = torch.autograd.grad(losses.sum(), point)
     finite = torch.isfinite(gradient)
     clean = torch.where(finite, gradient, 0)
     bad = ~finite.flatten(1).all(1) | (clean == 0).flatten(1).all(1)
-    return clean, bad
+    return Ascent(clean, bad, losses.detach(), logits.detach())
+
+
+def where_not_fooled(ascent: Ascent, labels: Labels, moved: Tensor, kept: Tensor) -> Tensor:
+    """Return `moved`, except for images that were misclassified where the ascent was taken: those keep their position.
+
+    Args:
+        ascent: Taken at `kept`.
+        labels: True classes, shape (batch,).
+        moved: New positions, shape (batch, 3, height, width).
+        kept: Old positions, same shape.
+    """
+    fooled = predictions(ascent.logits) != labels
+    return torch.where(fooled[:, None, None, None], kept, moved)
 
 
 def score(

@@ -1,6 +1,6 @@
 """White-box L-infinity attacks that follow the sign of the loss gradient: FGSM and PGD; MI-FGSM is in `momentum.py`.
 
-What is scored is the last iterate. The attacks do not restart, do not stop early and do not choose the best iterate.
+What is scored is the last iterate, unless `until_fooled` keeps an image where it first fools. The attacks do not restart.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from nodestill.attacks.budget import LinfBudget, project
-from nodestill.attacks.gradient import AttackResult, loss_gradient, require_attackable, score
+from nodestill.attacks.gradient import AttackResult, loss_gradient, require_attackable, score, where_not_fooled
+from nodestill.attacks.losses import AttackLoss, cross_entropy
 from nodestill.attacks.momentum import mi_fgsm
 from nodestill.attacks.random_start import keyed_uniform
 from nodestill.attacks.subject import LogitsFn
@@ -55,6 +56,8 @@ def pgd(
     keys: Int64[Tensor, " batch"],
     seed: int = 0,
     random_start: bool = True,
+    loss: AttackLoss = cross_entropy,
+    until_fooled: bool = False,
 ) -> AttackResult:
     """Perturb images by projected gradient ascent on the sign of the gradient.
 
@@ -71,6 +74,8 @@ def pgd(
         keys: One integer per image, its position in the image set, shape (batch,).
         seed: Seed of the starts, any integer; counts modulo 2^64.
         random_start: False starts at the clean image.
+        loss: What is to grow.
+        until_fooled: Whether an image stays where it is first misclassified, as `logits_fn` sees it.
 
     Returns:
         Adversarial images in [0, 1] at most `budget.eps` from `images` in every pixel, and how they fared.
@@ -90,7 +95,8 @@ def pgd(
         adversarial = project(images + budget.eps * start.to(images), images, budget.eps)
     bad_gradients = torch.zeros_like(labels)
     for _ in range(budget.steps):
-        gradient, bad = loss_gradient(logits_fn, adversarial, labels)
-        adversarial = project(adversarial + budget.step * gradient.sign(), images, budget.eps)
-        bad_gradients += bad
+        ascent = loss_gradient(logits_fn, adversarial, labels, loss)
+        moved = project(adversarial + budget.step * ascent.gradient.sign(), images, budget.eps)
+        adversarial = where_not_fooled(ascent, labels, moved, adversarial) if until_fooled else moved
+        bad_gradients += ascent.bad
     return score(logits_fn, images, adversarial, labels, budget, bad_gradients, budget.steps)

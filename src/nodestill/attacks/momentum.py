@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from nodestill.attacks.budget import LinfBudget, paper_budget
-from nodestill.attacks.gradient import AttackResult, loss_gradient, require_attackable, score
+from nodestill.attacks.gradient import AttackResult, loss_gradient, require_attackable, score, where_not_fooled
 from nodestill.attacks.lattice import Lattice
 from nodestill.attacks.subject import LogitsFn
 from nodestill.errors import InputError
@@ -34,6 +34,7 @@ class _Problem(NamedTuple):
     lattice: Lattice
     labels: Labels
     momentum: float
+    until_fooled: bool = False
 
     def start(self) -> _State:
         return _State(self.lattice.origin, torch.zeros_like(self.lattice.origin), torch.zeros_like(self.labels))
@@ -44,10 +45,12 @@ class _Problem(NamedTuple):
         return state
 
     def _step(self, state: _State, budget: LinfBudget) -> _State:
-        gradient, bad = loss_gradient(self.logits_fn, self.lattice.at(state.position), self.labels)
-        velocity = self.momentum * state.velocity + l1_normalized(gradient)
+        ascent = loss_gradient(self.logits_fn, self.lattice.at(state.position), self.labels)
+        velocity = self.momentum * state.velocity + l1_normalized(ascent.gradient)
         position = self.lattice.move(state.position, budget.step_255 * velocity.sign(), budget.eps_255)
-        return _State(position, velocity, state.bad_gradients + bad)
+        if self.until_fooled:
+            position = where_not_fooled(ascent, self.labels, position, state.position)
+        return _State(position, velocity, state.bad_gradients + ascent.bad)
 
     def score(self, state: _State, budget: LinfBudget, gradient_calls: int) -> AttackResult:
         final = self.lattice.at(state.position)
@@ -70,7 +73,15 @@ def l1_normalized(gradient: Float[Tensor, "batch 3 height width"]) -> Float[Tens
     return scaled / torch.where(norm > 0, norm, 1)
 
 
-def mi_fgsm(logits_fn: LogitsFn, images: Images, labels: Labels, budget: LinfBudget, *, momentum: float = 1.0) -> AttackResult:
+def mi_fgsm(
+    logits_fn: LogitsFn,
+    images: Images,
+    labels: Labels,
+    budget: LinfBudget,
+    *,
+    momentum: float = 1.0,
+    until_fooled: bool = False,
+) -> AttackResult:
     """Perturb images with the momentum iterative fast gradient sign method.
 
     The equations are at the head of this module. Pixels made from bytes stay on the grid of bytes.
@@ -81,6 +92,7 @@ def mi_fgsm(logits_fn: LogitsFn, images: Images, labels: Labels, budget: LinfBud
         labels: True classes, 0 ... classes - 1, shape (batch,).
         budget: Radius, step and number of steps, in 1/255.
         momentum: Decay μ >= 0. With 0 this is the basic iterative method.
+        until_fooled: Whether an image stays where it is first misclassified, as `logits_fn` sees it.
 
     Returns:
         Adversarial images in [0, 1] at most `budget.eps` from `images` in every pixel, and how they fared.
@@ -92,7 +104,7 @@ def mi_fgsm(logits_fn: LogitsFn, images: Images, labels: Labels, budget: LinfBud
         Dong et al. 2018, "Boosting Adversarial Attacks with Momentum", eqs. 6-7.
         Differs: the step is given, not eps / steps, as in Chu et al. 2022; a zero gradient is defined to stay zero.
     """
-    problem = _pose(logits_fn, images, labels, momentum)
+    problem = _pose(logits_fn, images, labels, momentum)._replace(until_fooled=until_fooled)
     state = problem.advance(problem.start(), budget, budget.steps)
     return problem.score(state, budget, budget.steps)
 
