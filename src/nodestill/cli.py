@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from nodestill import __version__
-from nodestill.printing import show_recipes, show_report, show_robustness, show_solvers, show_splits
+from nodestill.printing import show_audit, show_recipes, show_report, show_robustness, show_solvers, show_splits
 from nodestill.terminal import console, run_guarded, seconds_of, show_table, watching
 
 app = App(
@@ -116,42 +116,93 @@ def attack(
     model: str,
     *,
     eps: str | None = None,
-    attacks: str = "pgd,mi-fgsm",
+    attacks: str | None = None,
     images: int | None = None,
     protocol: str = "chu2022",
     batch_size: int = 250,
+    dataset: str | None = None,
     common: Common = _DEFAULTS,
 ) -> None:
-    """Attack a trained model and print its accuracy at each radius.
+    """Attack a model and print its accuracy at each radius.
 
     Parameters
     ----------
     model
-        A run folder in the store, an experiment (its distilled student), or experiment:role, as demo:teacher.
+        A run folder in the store, an experiment (its distilled student), experiment:role, as demo:teacher, or a model of your
+        own: FILE.py:NAME, where NAME is a torch module or a function that returns one.
     eps
         Radii in 1/255, as 0,4,8; 0 to 20 if not given.
     attacks
-        Which: pgd, mi-fgsm.
+        Which: pgd, mi-fgsm; under sound also apgd-ce, apgd-dlr, fmn, transfer, square. All that there are if not given.
     images
         Number of test images, from the first; all if not given.
     protocol
-        Whose rules: chu2022.
+        Whose rules: chu2022, the paper's, or sound, the worst case over all attacks.
     batch_size
         Images attacked at a time.
+    dataset
+        Images of a model of your own: cifar10, svhn, digits or folder.
     """
     from nodestill import experiments
-    from nodestill.data import Dataset, Split, identify, load_image_set
 
-    asked = experiments.RobustnessRecipe(batch_size=batch_size, images=images)
-    changes = [("attacks", attacks), ("protocol", protocol), *([] if eps is None else [("eps_255", eps)])]
-    asked = experiments.with_overrides(asked, changes)
-    folder = experiments.find_run(experiments.Store(common.store), model)
-    dataset = experiments.from_plain(Dataset, folder.read("recipe.json", "dataset")["dataset"], f"{folder.path}: dataset")
-    identity = identify(dataset, common.data)
+    changes = [("protocol", protocol)] + [(name, value) for name, value in (("eps_255", eps), ("attacks", attacks)) if value]
     with _workspace(common) as workspace:
-        experiments.attack_run(folder, asked, workspace, identity, lambda: load_image_set(dataset, Split.TEST, common.data))
-    show_robustness(folder.rows("robustness.jsonl"), experiments.attack_key(asked, identity))
-    console.print(f"Rows: {folder.path / 'robustness.jsonl'}", soft_wrap=True)
+        attacked = experiments.attacked_model(model, workspace, dataset)
+        asked = experiments.asked_attack(changes, images, batch_size, attacked)
+        key = experiments.attack_model(attacked, asked, workspace)
+    show_robustness(attacked.folder.rows("robustness.jsonl"), key)
+    console.print(f"Rows: {attacked.folder.path / 'robustness.jsonl'}", soft_wrap=True)
+
+
+@app.command
+def audit(
+    model: str,
+    *,
+    tier: str = "quick",
+    eps: int | None = None,
+    checks: str | None = None,
+    fail_on: str | None = None,
+    dataset: str | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    out: Path | None = None,
+    common: Common = _DEFAULTS,
+) -> None:
+    """Check whether a model's robustness may be believed: both curves, some twenty checks, a report. Goes on where it was stopped.
+
+    Parameters
+    ----------
+    model
+        A run folder in the store, an experiment (its distilled student), experiment:role, as demo:teacher, or a model of your
+        own: FILE.py:NAME, where NAME is a torch module or a function that returns one.
+    tier
+        How hard to try: quick (64 images, minutes), standard (512) or full (all).
+    eps
+        Radius of the checks in 1/255. If not given, the one at which about half of the right images survive.
+    checks
+        Which checks, as planted,gradient-paths; all if not given.
+    fail_on
+        Exit with code 1 if a verdict is as grave as this: fail, inconclusive or warn.
+    dataset
+        Images of a model of your own: cifar10, svhn, digits or folder.
+    batch_size
+        Images attacked at a time; of a model whose images depend on their batch, the batch that it is deployed with.
+    seed
+        Of random starts.
+    out
+        Where to write the report: a folder or an .html file; the model's folder if not given.
+    """
+    from nodestill import experiments
+    from nodestill.report import write_audit_report
+
+    asked = experiments.asked_audit(tier, eps, checks, batch_size, seed)
+    with _workspace(common) as workspace:
+        attacked = experiments.attacked_model(model, workspace, dataset)
+        audited = experiments.audit_model(attacked, asked, workspace.watch)
+    page = write_audit_report(experiments.read_audit(attacked.folder), out)
+    show_audit(audited.results, audited.verdict)
+    console.print(f"Report: {page}", soft_wrap=True, markup=False)
+    experiments.require_verdict(audited, fail_on)
 
 
 @app.command
@@ -281,7 +332,7 @@ def _workspace(common: Common) -> Any:
     from nodestill.errors import InputError
     from nodestill.experiments import Store, Workspace
     from nodestill.experiments.plain import from_plain
-    from nodestill.experiments.stages import Accelerator
+    from nodestill.experiments.workspace import Accelerator
 
     if common.threads is not None:
         if common.threads < 1:

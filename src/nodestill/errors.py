@@ -30,3 +30,7 @@ class TrainingError(NodestillError, ArithmeticError):
 
 class TimeUp(NodestillError):
     """The time that was given is over. Everything finished is on disk, and the same command goes on from there."""
+
+
+class AuditFailed(NodestillError):
+    """An audit reached a verdict that the caller asked to fail on."""

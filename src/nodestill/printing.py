@@ -44,6 +44,13 @@ def show_robustness(rows: Sequence[dict[str, Any]], key: str) -> None:
     show_table(["Attack", "eps, 1/255", "Accuracy", "95 % interval", "Images"], cells)
 
 
+def show_audit(results: Sequence[Any], verdict: Any) -> None:
+    """Print the checks of an audit, one a row, and the gravest verdict."""
+    cells = [[one.verdict.value.upper(), one.name, one.meaning] for one in results]
+    show_table(["Verdict", "Check", "What it means"], cells, words=3)
+    console.print(f"Audit: {verdict.value.upper()}")
+
+
 def show_solvers(rows: Sequence[Any]) -> None:
     """Print the rows of `experiments.score_solvers`."""
     cells = []

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from nodestill.errors import InputError, NodestillError, SolveError, TimeUp, TrainingError
+from nodestill.errors import AuditFailed, InputError, NodestillError, SolveError, TimeUp, TrainingError
 
 console = Console(highlight=False, markup=False)
 _FAILED_RUN, _CALLERS_MISTAKE, _INTERRUPTED = 1, 2, 130
@@ -95,7 +95,7 @@ def _verdict(error: BaseException) -> tuple[int, str]:
 
     if isinstance(error, KeyboardInterrupt):
         return _INTERRUPTED, "stopped. What is finished is kept: the same command goes on from here."
-    if isinstance(error, TrainingError | SolveError | TimeUp):
+    if isinstance(error, TrainingError | SolveError | TimeUp | AuditFailed):
         return _FAILED_RUN, str(error)
     if isinstance(error, NodestillError | CycloptsError):
         return _CALLERS_MISTAKE, str(error)

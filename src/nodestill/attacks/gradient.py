@@ -105,6 +105,11 @@ def where_not_fooled(ascent: Ascent, labels: Labels, moved: Tensor, kept: Tensor
     return torch.where(fooled[:, None, None, None], kept, moved)
 
 
+def all_fooled(ascent: Ascent, labels: Labels) -> bool:
+    """Return whether every image was misclassified where the ascent was taken; one read from the device."""
+    return bool((predictions(ascent.logits) != labels).all())
+
+
 def score(
     logits_fn: LogitsFn,
     images: Images,

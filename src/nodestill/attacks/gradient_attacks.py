@@ -10,7 +10,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from nodestill.attacks.budget import LinfBudget, project
-from nodestill.attacks.gradient import AttackResult, loss_gradient, require_attackable, score, where_not_fooled
+from nodestill.attacks.gradient import AttackResult, all_fooled, loss_gradient, require_attackable, score, where_not_fooled
 from nodestill.attacks.losses import AttackLoss, cross_entropy
 from nodestill.attacks.momentum import mi_fgsm
 from nodestill.attacks.random_start import keyed_uniform
@@ -75,7 +75,7 @@ def pgd(
         seed: Seed of the starts, any integer; counts modulo 2^64.
         random_start: False starts at the clean image.
         loss: What is to grow.
-        until_fooled: Whether an image stays where it is first misclassified, as `logits_fn` sees it.
+        until_fooled: Whether an image stays where it is first misclassified, as `logits_fn` sees it; if all are, it ends.
 
     Returns:
         Adversarial images in [0, 1] at most `budget.eps` from `images` in every pixel, and how they fared.
@@ -99,4 +99,6 @@ def pgd(
         moved = project(adversarial + budget.step * ascent.gradient.sign(), images, budget.eps)
         adversarial = where_not_fooled(ascent, labels, moved, adversarial) if until_fooled else moved
         bad_gradients += ascent.bad
+        if until_fooled and all_fooled(ascent, labels):
+            break
     return score(logits_fn, images, adversarial, labels, budget, bad_gradients, budget.steps)

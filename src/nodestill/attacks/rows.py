@@ -20,16 +20,22 @@ from nodestill.shapes import Labels
 
 
 class AttackName(Enum):
-    """Attacks that a sweep can run."""
+    """Attacks that a sweep can run; the paper's protocol has the first two."""
 
     PGD = "pgd"
     MI_FGSM = "mi-fgsm"
+    APGD_CE = "apgd-ce"  # Auto-PGD on the cross-entropy
+    APGD_DLR = "apgd-dlr"  # Auto-PGD on the targeted difference of logits ratio, one run per likely class
+    FMN = "fmn"  # fast minimum norm: every image's own smallest radius in one run
+    TRANSFER = "transfer"  # images made on other models
+    SQUARE = "square"  # random search, without gradients
 
 
 class Protocol(Enum):
     """What is attacked, how hard, and what is scored."""
 
     CHU2022 = "chu2022"  # the paper's: every image, its last iterate, `paper_budget`, one start
+    SOUND = "sound"  # worst case: an image is robust at a radius only if no attack fooled it at that radius or a smaller one
 
 
 @dataclass(frozen=True)

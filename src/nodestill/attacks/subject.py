@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int, Int64
-from torch import Tensor
+from jaxtyping import Float, Int, Int64
+from torch import Tensor, nn
 
 from nodestill.shapes import Images, Logits
 
@@ -19,12 +19,18 @@ FAILED = -1  # the prediction for an image whose logits are not finite: equal to
 
 
 class Subject(NamedTuple):
-    """A model under attack."""
+    """A model under attack. Only `logits` is needed; what else is known lets an attack cost less and an audit see more."""
 
     logits: LogitsFn  # as deployed and deterministic; everything is scored on this. A failed image gets NaN, no exception
     gradient_paths: Mapping[str, LogitsFn] = MappingProxyType({})  # other ways to compute the same function
     evaluations: Callable[[Images], Int[Tensor, " batch"]] | None = None  # calls of f per image (NFE)
     batch_independent: bool = False  # False: no image may leave its batch, because the others' logits would change
+    replay: Callable[[Images], LogitsFn] | None = None  # of clean images: the same function along the steps of their solve
+    reference: Callable[[Images], LogitsFn] | None = None  # likewise, computed in float64
+    horizon_rescaled: LogitsFn | None = None  # the same function with horizon 1 and f multiplied by the horizon
+    effort: Callable[[Images], Float[Tensor, "batch 1"]] | None = None  # what the solver's error control sees; differentiable
+    max_steps: int | None = None  # of one solve; None: no limit, or no solver
+    module: nn.Module | None = None  # to look at, never to call
 
 
 def predictions(logits: Logits) -> Int64[Tensor, " batch"]:

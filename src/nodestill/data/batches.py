@@ -67,6 +67,11 @@ class ImageSet:
         index = index.to(self.images.device)
         return replace(self, images=self.images[index], labels=self.labels[index])
 
+    def at(self, index: Int64[Tensor, " picked"]) -> "Batch":
+        """Return the images at the positions `index` as one batch, as they are; `Batch.index` is the position in this set."""
+        index = index.to(self.images.device)
+        return Batch(_as_float(self.images[index]), self.labels[index], index, torch.zeros_like(index))
+
     def first(self, count: int) -> "ImageSet":
         """Return the first `count` images, or all if there are fewer; raises `InputError` if `count` is below 1."""
         if count < 1:
@@ -124,10 +129,7 @@ def eval_batches(data: ImageSet, batch_size: int) -> Iterator[Batch]:
     """
     _require_batch_size(batch_size)
     order = torch.arange(len(data), device=data.images.device)
-    return (
-        Batch(_as_float(data.images[index]), data.labels[index], index, torch.zeros_like(index))
-        for index in order.split(batch_size)
-    )
+    return (data.at(index) for index in order.split(batch_size))
 
 
 def channel_statistics(data: ImageSet) -> tuple[Channels, Channels]:

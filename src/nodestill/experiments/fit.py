@@ -11,13 +11,17 @@ from torch import nn
 from nodestill.data import Batch, ImageSet, channel_statistics
 from nodestill.errors import TrainingError
 from nodestill.experiments.environment import environment
+from nodestill.experiments.inner_attack import inner_attack
 from nodestill.experiments.loaded import load_run
 from nodestill.experiments.members import Member, build_model
+from nodestill.experiments.recipe import DistillationObjective, TeacherRecipe
 from nodestill.experiments.scoring import monitor, score
 from nodestill.experiments.store import RunFolder, Store
 from nodestill.models import Normalize, Whitening
-from nodestill.training import Objective, StepLoss, distilled, supervised
+from nodestill.training import Objective, StepLoss, supervised
+from nodestill.training.lessons import live, once, taught
 from nodestill.training.loop import EpochRecord, Learner, fabric_for, set_up, steps_per_epoch, train
+from nodestill.training.robust_objectives import adversarially_supervised, ard, rslad
 
 _WHITENED_IMAGES = 5000
 Watch = Callable[[str, int, int, str], None]  # task, done, total, note
@@ -141,17 +145,34 @@ def _train(learner: Learner, model: nn.Module, job: Job, done: int) -> None:
             job.folder.save_state(model, learner.optimizer.optimizer, record.epoch)
         fabric.barrier()
 
-    objective = in_precision_of(fabric, _objective(learner.model, job))
+    objective = in_precision_of(fabric, _objective(learner.model, model, job))
     train(learner, objective, job.train_set, plan, seed=job.member.seed, epochs_done=done, on_epoch=on_epoch, on_step=on_step)
 
 
-def _objective(model: nn.Module, job: Job) -> Objective:
-    teacher = _teacher(job)
-    if teacher is None:
-        return supervised(model, label_smoothing=job.member.training.label_smoothing)
-    settings = job.member.model.distillation
-    smoothing = job.member.training.label_smoothing
-    return distilled(model, teacher, temperature=settings.temperature, kd_weight=settings.kd_weight, label_smoothing=smoothing)
+def _objective(wrapped: nn.Module, model: nn.Module, job: Job) -> Objective:
+    """Return what is minimised: by the model as Fabric wrapped it, at images that an attack finds on the model itself."""
+    teacher, smoothing = _teacher(job), job.member.training.label_smoothing
+    if teacher is not None:
+        return _taught(wrapped, model, teacher, job)
+    recipe = job.member.model
+    if isinstance(recipe, TeacherRecipe) and recipe.adversarial is not None:
+        perturb = inner_attack(model, recipe.adversarial, job.member.seed)
+        return adversarially_supervised(wrapped, perturb, label_smoothing=smoothing)
+    return supervised(wrapped, label_smoothing=smoothing)
+
+
+def _taught(wrapped: nn.Module, model: nn.Module, teacher: nn.Module, job: Job) -> Objective:
+    plan, settings = job.member.training, job.member.model.distillation
+    temperature, weight, smoothing = settings.temperature, settings.kd_weight, plan.label_smoothing
+    lesson = once(teacher, job.train_set, mirrored=plan.augment.flip) if settings.once else live(teacher)
+    perturb = inner_attack(model, settings.adversarial, job.member.seed)
+    match settings.objective:
+        case DistillationObjective.HINTON:
+            return taught(wrapped, lesson, temperature=temperature, kd_weight=weight, label_smoothing=smoothing)
+        case DistillationObjective.ARD:
+            return ard(wrapped, lesson, perturb, temperature=temperature, kd_weight=weight, label_smoothing=smoothing)
+        case DistillationObjective.RSLAD:
+            return rslad(wrapped, lesson, perturb, temperature=temperature, kd_weight=weight)
 
 
 def in_precision_of(fabric: Any, objective: Objective) -> Objective:

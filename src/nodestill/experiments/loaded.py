@@ -1,10 +1,12 @@
 """A finished model, from its run folder alone."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from nodestill.data import ImageSet
 from nodestill.errors import DataError
 from nodestill.experiments.members import build_model
 from nodestill.experiments.plain import from_plain
@@ -60,3 +62,12 @@ def find_run(store: Store, name: str) -> RunFolder:
         known = ", ".join(by_role) or "none"
         raise DataError(f"Experiment {experiment!r} has no finished {role or 'distilled'} model; it has: {known}.")
     return by_role[role or Role.DISTILLED.value]
+
+
+def require_classes(folder: RunFolder, class_names: Sequence[str], data: ImageSet) -> None:
+    """Raise `DataError` if images have other classes than a model."""
+    if tuple(class_names) != data.class_names:
+        raise DataError(
+            f"{folder.path} knows {len(class_names)} classes ({', '.join(class_names[:3])}, ...), but {data.provenance} has "
+            f"{data.num_classes} ({', '.join(data.class_names[:3])}, ...). Attack a model with images of its own classes."
+        )

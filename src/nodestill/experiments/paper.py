@@ -9,7 +9,16 @@ from nodestill.data import Augment, Dataset
 from nodestill.errors import RecipeError
 from nodestill.experiments.fast import CIFAR10_VIEWS, SVHN_VIEWS, fast_recipes
 from nodestill.experiments.plain import unknown_name
-from nodestill.experiments.recipe import Distillation, Recipe, RobustnessRecipe, Role, StudentRecipe, TeacherRecipe
+from nodestill.experiments.recipe import (
+    Distillation,
+    DistillationObjective,
+    Recipe,
+    RobustnessRecipe,
+    Role,
+    StudentRecipe,
+    TeacherRecipe,
+)
+from nodestill.experiments.robust import robust_recipes
 from nodestill.models import Norm, Stem
 from nodestill.ode import GradientMode, Method, Solver
 from nodestill.precision import Precision
@@ -40,10 +49,12 @@ PAPER_DISTILLED: dict[Dataset, dict[float, dict[int, float]]] = {
 
 
 def published(recipe: Recipe) -> dict[str, float]:
-    """Return the paper's clean accuracy in percent by role, for a recipe with its widths, layers and weight."""
+    """Return the paper's clean accuracy in percent by role, for a recipe with its widths, layers, weight and clean images."""
     student, distillation = recipe.student, recipe.student.distillation
     is_papers = (student.channels, student.layers, recipe.teacher.width) == (512, 4, 16)
     if not is_papers or distillation is None or distillation.kd_weight != 0.9:
+        return {}
+    if distillation.objective is not DistillationObjective.HINTON or recipe.teacher.adversarial is not None:
         return {}
     depth = recipe.teacher.depth
     found = {
@@ -142,6 +153,7 @@ def _smoke(dataset: Dataset, views: Augment) -> Recipe:
 
 _RECIPES = (
     _demo(),
+    *robust_recipes(_demo()),
     *fast_recipes(),
     _smoke(Dataset.CIFAR10, CIFAR10_VIEWS),
     _smoke(Dataset.SVHN, SVHN_VIEWS),

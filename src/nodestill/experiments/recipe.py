@@ -6,7 +6,7 @@ A stage's fingerprint covers only the part it depends on, so that many students 
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from nodestill.attacks import AttackName, Protocol
+from nodestill.attacks import AttackName, Effort, LinfBudget, Protocol
 from nodestill.data import Dataset
 from nodestill.errors import RecipeError
 from nodestill.models import Activation, Norm, Pooling, Stem
@@ -24,16 +24,48 @@ class Role(Enum):
     TWIN = "discrete-twin"  # the distilled student with residual blocks in place of the ODE, at equal cost
 
 
+class DistillationObjective(Enum):
+    """What is minimised with a teacher; see `nodestill.training.robust_objectives` for the last two."""
+
+    HINTON = "hinton"  # the teacher's logits and the labels, both at clean images
+    ARD = "ard"  # the teacher's logits at perturbed images, the labels at clean ones
+    RSLAD = "rslad"  # the teacher's logits at perturbed and at clean images, no labels
+
+
+USUAL_ATTACK = LinfBudget(8, step_255=2, steps=10)  # of the authors of ARD and RSLAD
+
+
 @dataclass(frozen=True)
 class Distillation:
-    """How a teacher's logits enter the loss; see `nodestill.distillation_loss`."""
+    """How a teacher's logits enter the loss.
+
+    Args:
+        temperature: T > 0 of the softmaxes; the paper has 3, 10 and 20, ARD 30, RSLAD 1.
+        kd_weight: Weight of the teacher's logits, in [0, 1]: against the labels for hinton; at perturbed images, against the
+            labels at clean ones for ard, against the teacher's logits at clean ones for rslad. The paper has 0.9, ARD 1,
+            RSLAD 5/6.
+        objective: What is minimised.
+        once: Whether the teacher is asked once for each image as stored, instead of on every view that the student sees; where
+            the student's views are flipped, the mean of what it says of the image and of its mirror image.
+        adversarial: How the student's images are perturbed, in ard and rslad.
+
+    Raises:
+        RecipeError: If a value is out of its range, or images are to be perturbed that the objective does not perturb.
+    """
 
     temperature: float
     kd_weight: float
+    objective: DistillationObjective = field(default=DistillationObjective.HINTON, metadata={"later": True})
+    once: bool = field(default=False, metadata={"later": True})
+    adversarial: LinfBudget = field(default=USUAL_ATTACK, metadata={"later": True})
 
     def __post_init__(self) -> None:
         _require(self.temperature > 0, "temperature", self.temperature, "be positive; the paper uses 3, 10 and 20")
         _require(0 <= self.kd_weight <= 1, "kd_weight", self.kd_weight, "lie in [0, 1]; the paper uses 0.9")
+        _require_perturbing("distillation.adversarial", self.adversarial)
+        perturbs = self.objective is not DistillationObjective.HINTON
+        expected = "be left out where nothing is perturbed: choose ard or rslad"
+        _require(perturbs or self.adversarial == USUAL_ATTACK, "distillation.adversarial", self.adversarial, expected)
 
 
 @dataclass(frozen=True)
@@ -44,16 +76,20 @@ class TeacherRecipe:
         depth: 6 n + 2: 20, 32, 44, 56, 110.
         training: How it is trained, on labels.
         width: Channels of the first stage; 16 is the published network.
+        adversarial: How its images are perturbed, if it is trained on perturbed images alone; None if it is not.
     """
 
     depth: int
     training: Training
     width: int = 16
+    adversarial: LinfBudget | None = field(default=None, metadata={"later": True})
 
     def __post_init__(self) -> None:
         _require(self.depth >= 8 and self.depth % 6 == 2, "teacher.depth", self.depth, "be 6 n + 2; the paper uses 20 to 110")
         even = self.width >= 2 and self.width % 2 == 0
         _require(even, "teacher.width", self.width, "be even and at least 2; 16 is the published network")
+        if self.adversarial is not None:
+            _require_perturbing("teacher.adversarial", self.adversarial)
 
 
 @dataclass(frozen=True)
@@ -100,6 +136,9 @@ class StudentRecipe:
         _require(self.layers >= 1, "student.layers", self.layers, "be at least 1; the paper uses 4")
 
 
+PAPERS_ATTACKS = (AttackName.PGD, AttackName.MI_FGSM)
+
+
 @dataclass(frozen=True)
 class RobustnessRecipe:
     """How models are attacked.
@@ -111,20 +150,24 @@ class RobustnessRecipe:
         images: Number of test images, from the first; None for all.
         batch_size: Images attacked at a time.
         seed: Of the random starts.
+        effort: How hard each attack of the protocol `sound` tries.
     """
 
     protocol: Protocol = Protocol.CHU2022
-    attacks: tuple[AttackName, ...] = (AttackName.PGD, AttackName.MI_FGSM)
+    attacks: tuple[AttackName, ...] = PAPERS_ATTACKS
     eps_255: tuple[int, ...] = tuple(range(21))
     images: int | None = None
     batch_size: int = 250
     seed: int = 0
+    effort: Effort = field(default=Effort(), metadata={"later": True})
 
     def __post_init__(self) -> None:
         radii = self.eps_255
         ordered = list(radii) == sorted(set(radii)) and all(0 <= eps <= 255 for eps in radii)
         _require(ordered and bool(radii), "robustness.eps_255", radii, "be increasing whole numbers of 1/255 from 0 to 255")
-        _require(bool(self.attacks), "robustness.attacks", self.attacks, "name at least one: pgd, mi-fgsm")
+        known = [attack.value for attack in (PAPERS_ATTACKS if self.protocol is Protocol.CHU2022 else AttackName)]
+        named = [attack.value for attack in self.attacks]
+        _require(bool(named) and set(named) <= set(known), "robustness.attacks", named, f"be among {', '.join(known)}")
         _require(self.images is None or self.images >= 1, "robustness.images", self.images, "be at least 1, or none for all")
         _require(self.batch_size >= 1, "robustness.batch_size", self.batch_size, "be at least 1")
 
@@ -180,6 +223,11 @@ class Recipe:
             **({Role.TWIN: replace(self.student, twin=True)} if Role.TWIN in self.controls else {}),
         }
         return {role: variants[role] for role in (Role.DISTILLED, *self.controls)}
+
+
+def _require_perturbing(name: str, budget: LinfBudget) -> None:
+    _require(budget.eps_255 >= 1, f"{name}.eps_255", budget.eps_255, "be at least 1: at 0 nothing is perturbed; 8 is usual")
+    _require(budget.steps >= 1, f"{name}.steps", budget.steps, "be at least 1: without a step nothing is sought; 10 is usual")
 
 
 def _require(holds: bool, name: str, value: object, expected: str) -> None:

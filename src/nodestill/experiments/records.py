@@ -107,3 +107,46 @@ def finished_experiments(root: Path) -> list[str]:
         if any(RunFolder(root / member).is_done for member in members):
             found.append(name)
     return found
+
+
+@dataclass(frozen=True)
+class AuditRecords:
+    """An audit as its folder tells it.
+
+    Attributes:
+        path: The folder of the model.
+        summary: Content of audit.json: `title`, `data`, `images`, `tier`, `eps_255`, `verdict`, `command`, `environment`, ...
+        checks: One row a check; its `verdict` is none if the model does not offer what the check needs.
+        paper: `RobustnessRow`s of the protocol chu2022.
+        worst: Those of the protocol sound.
+        hunted: `SoundRow`s: what each attack added at each radius.
+        pictures: Adversarial images (PNG files) with their names.
+    """
+
+    path: Path
+    summary: dict[str, Any]
+    checks: list[dict[str, Any]]
+    paper: list[dict[str, Any]]
+    worst: list[dict[str, Any]]
+    hunted: list[dict[str, Any]]
+    pictures: list[Path]
+
+
+def read_audit(folder: RunFolder) -> AuditRecords:
+    """Read the newest audit of a folder.
+
+    Raises:
+        DataError: If there is none, or a file is damaged.
+    """
+    summary = folder.read("audit.json", "title", "audit_key", "paper_key", "sound_key")
+    rows = folder.rows("robustness.jsonl", "recipe", "attack", "eps_255")
+    of = lambda name, key: [row for row in folder.rows(name, "recipe") if row["recipe"] == key]  # noqa: E731
+    return AuditRecords(
+        path=folder.path,
+        summary=summary,
+        checks=of("audit.jsonl", summary["audit_key"]),
+        paper=[row for row in rows if row["recipe"] == summary["paper_key"]],
+        worst=[row for row in rows if row["recipe"] == summary["sound_key"]],
+        hunted=of("sound.jsonl", summary["sound_key"]),
+        pictures=sorted((folder.path / f"adversarial-{summary['sound_key']}").glob("*.png")),
+    )

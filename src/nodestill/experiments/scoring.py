@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from nodestill.attacks import Subject
 from nodestill.data import ImageSet
+from nodestill.experiments.subjects import subject_of_model
 from nodestill.models import NeuralODEClassifier, forward_macs, macs, parameter_count
-from nodestill.ode import StepControl
 from nodestill.precision import Precision
 from nodestill.shapes import Images, Logits
 from nodestill.training import evaluate
@@ -35,16 +35,10 @@ def subject_of(model: nn.Module, on_call: Callable[[], None] = lambda: None) -> 
 
     Args:
         model: In evaluation mode, its parameters frozen.
-        on_call: Called before each call of the model, for a progress bar.
+        on_call: Called before each call of the model as deployed, for a progress bar.
     """
-    if not isinstance(model, NeuralODEClassifier):
-        return Subject(_watched(model, on_call), batch_independent=True)
-    independent = model.solver.step_control is StepControl.PER_IMAGE or not model.solver.method.is_adaptive
-    return Subject(
-        _watched(lambda images: model.predict(images, raises=False).logits, on_call),
-        evaluations=lambda images: model.predict(images, raises=False).evaluations,
-        batch_independent=independent,
-    )
+    subject = subject_of_model(model)
+    return subject._replace(logits=_watched(subject.logits, on_call))
 
 
 def _watched(logits_fn: Callable[[Images], Logits], on_call: Callable[[], None]) -> Callable[[Images], Logits]:

@@ -15,10 +15,10 @@ from torch import Tensor
 from nodestill.data import ImageSet
 from nodestill.errors import InputError
 from nodestill.experiments.fit import device_of
-from nodestill.experiments.loaded import Loaded, load_run
+from nodestill.experiments.loaded import Loaded, load_run, require_classes
 from nodestill.experiments.plain import to_plain
-from nodestill.experiments.stages import Workspace, require_classes
 from nodestill.experiments.store import RunFolder
+from nodestill.experiments.workspace import Workspace
 from nodestill.intervals import wilson_interval
 from nodestill.models import NeuralODEClassifier
 from nodestill.ode import Method, Solver

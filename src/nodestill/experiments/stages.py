@@ -6,34 +6,25 @@ to `Workspace.watch`.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from nodestill.attacks import AttackName, Subject, adversarial_examples, paper_budget, robustness_sweep
+from nodestill.attacks import AttackName, Protocol, Subject, adversarial_examples, paper_budget, robustness_sweep
 from nodestill.data import DataIdentity, ImageSet, Split, identify, load_image_set
-from nodestill.errors import DataError
-from nodestill.experiments.fit import Job, Watch, device_of, silent, train_member
+from nodestill.experiments.attacked import attacked_run
+from nodestill.experiments.fit import Job, Watch, device_of, train_member
 from nodestill.experiments.gallery import gallery_rows
-from nodestill.experiments.loaded import load_run
+from nodestill.experiments.loaded import load_run, require_classes
 from nodestill.experiments.members import Member, members
 from nodestill.experiments.plain import fingerprint, to_plain
 from nodestill.experiments.recipe import Recipe, RobustnessRecipe
 from nodestill.experiments.scoring import subject_of
-from nodestill.experiments.store import RunFolder, Store
+from nodestill.experiments.store import RunFolder
+from nodestill.experiments.workspace import Workspace
+from nodestill.experiments.worst_case import attack_soundly
 
 _PICTURES = 8  # in the gallery of a run
-
-
-class Accelerator(Enum):
-    """Fabric's names of devices."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-    MPS = "mps"
 
 
 class Stage(Enum):
@@ -42,25 +33,6 @@ class Stage(Enum):
     TEACHER = "teacher"
     STUDENT = "student"
     ROBUSTNESS = "robustness"
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """Where runs are kept, where data come from, and what computes.
-
-    Args:
-        store: The folder of run folders.
-        data_root: Folder of data sets; None for the bundled digits or the hub.
-        accelerator: Fabric's name of the device: cpu, cuda, mps, or auto.
-        devices: Processes that share a training, one per device.
-        watch: Told of progress as (task, done, total, note); may raise `TimeUp`.
-    """
-
-    store: Store
-    data_root: Path | None = None
-    accelerator: str = "auto"
-    devices: int = 1
-    watch: Watch = silent
 
 
 class _Images:
@@ -173,6 +145,8 @@ def attack_run(
     Raises:
         DataError: If the folder is not finished or damaged, or the images have other classes than the model.
     """
+    if asked.protocol is Protocol.SOUND:
+        return attack_soundly(attacked_run(folder, workspace, identity, images()), asked, workspace.watch)
     key = attack_key(asked, identity)
     done = {
         (AttackName(r["attack"]), r["eps_255"])
@@ -195,15 +169,6 @@ def attack_run(
     for row in rows:
         folder.append("robustness.jsonl", {**to_plain(row), "recipe": key, "data": identity.provenance})
     return True
-
-
-def require_classes(folder: RunFolder, class_names: Sequence[str], data: ImageSet) -> None:
-    """Raise `DataError` if images have other classes than a model."""
-    if tuple(class_names) != data.class_names:
-        raise DataError(
-            f"{folder.path} knows {len(class_names)} classes ({', '.join(class_names[:3])}, ...), but {data.provenance} has "
-            f"{data.num_classes} ({', '.join(data.class_names[:3])}, ...). Attack a model with images of its own classes."
-        )
 
 
 def _write_gallery(folder: RunFolder, subject: Subject, data: ImageSet, asked: RobustnessRecipe, key: str) -> None:

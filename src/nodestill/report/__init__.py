@@ -1,5 +1,6 @@
 """Tables, figures and one self-contained page from the rows of an experiment. Reads records only: no weights, no device."""
 
+from nodestill.report.audit_page import write_audit_report
 from nodestill.report.figures import accuracy_figure, evaluations_figure, robustness_figure, training_figure
 from nodestill.report.page import write_report
 from nodestill.report.sentences import sentences
@@ -13,5 +14,6 @@ __all__ = [
     "robustness_figure",
     "sentences",
     "training_figure",
+    "write_audit_report",
     "write_report",
 ]

@@ -2,7 +2,16 @@
 
 NOTHING = "–"
 
-_ATTACKS = {"pgd": "PGD", "mi-fgsm": "MI-FGSM"}
+_ATTACKS = {
+    "pgd": "PGD",
+    "mi-fgsm": "MI-FGSM",
+    "apgd-ce": "APGD-CE",
+    "apgd-dlr": "APGD-DLR, targeted",
+    "fmn": "FMN",
+    "transfer": "transfer",
+    "square": "Square",
+    "worst-case": "worst case",
+}
 
 
 def percent(share: float | int | None) -> str:

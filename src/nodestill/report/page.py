@@ -35,19 +35,24 @@ def write_report(experiment: Experiment, out: Path, published: Mapping[str, floa
         DataError: If the files cannot be written.
     """
     path = out if out.suffix == ".html" else out / "report.html"
-    _replace(path.with_suffix(".md"), render_markdown(experiment, published))
-    _replace(path, render_html(experiment, published))
+    replace_file(path.with_suffix(".md"), render_markdown(experiment, published))
+    replace_file(path, render_html(experiment, published))
     return path
 
 
 def render_html(experiment: Experiment, published: Mapping[str, float] = NOTHING_PUBLISHED) -> str:
     """Return the report as an HTML page without scripts and without references to anything outside itself."""
+    return template("page.html.j2").render(_content(experiment, published))
+
+
+def template(name: str) -> Any:
+    """Return a template of this folder; a value that it asks for and does not get is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     folder = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["tied"] = lambda text: text.replace(" %", "\u00a0%")
-    return environment.get_template("page.html.j2").render(_content(experiment, published))
+    return environment.get_template(name)
 
 
 def _content(experiment: Experiment, published: Mapping[str, float]) -> dict[str, Any]:
@@ -121,7 +126,8 @@ def render_markdown(experiment: Experiment, published: Mapping[str, float] = NOT
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """Write a file under another name and rename it, so that a reader never sees half of it; raises `DataError`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,100 @@
+"""What a teacher says of a batch: asked on the view that the student sees, or once for each image and looked up from then on.
+
+An objective is handed a `Lesson`, a function from a batch to the teacher's logits, and does not know which of the two it is.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from nodestill.data import Batch, ImageSet, eval_batches
+from nodestill.shapes import Images, Logits
+from nodestill.training.objectives import Objective, StepLoss, distillation_loss
+
+Lesson = Callable[[Batch], Logits]
+
+
+def live(teacher: nn.Module) -> Lesson:
+    """Return the lesson of a teacher that is asked at every step, on the augmented view that the student sees.
+
+    Args:
+        teacher: Maps images in [0, 1] to logits. Put into evaluation mode and frozen here, in place.
+    """
+    teacher = teacher.eval().requires_grad_(False)
+
+    def lesson(batch: Batch) -> Logits:
+        with torch.no_grad():
+            return teacher(batch.images).float()
+
+    return lesson
+
+
+def once(teacher: nn.Module, data: ImageSet, *, mirrored: bool = False, batch_size: int = 500) -> Lesson:
+    """Return the lesson of a teacher that is asked once for each image, here and now, and never again.
+
+    It says of an image what it thinks of the image as stored: a student that sees a crop, a mirror image or a cut-out is
+    taught the same as of the whole. That costs one pass over the images in place of one per epoch, and less is learned from
+    it where a view shows something else than its image. The logits are a function of teacher and images alone, so that a
+    training that goes on after a stop makes the same ones again.
+
+    They are kept on the device of the images: four bytes per image and class, 2 MB for 50,000 images of ten classes.
+
+    Args:
+        teacher: Maps images in [0, 1] to logits. Put into evaluation mode and frozen here, in place.
+        data: The images that batches are drawn from; `Batch.index` counts in it.
+        mirrored: Whether the logits are the mean of those of the image and of its mirror image, for a training that flips.
+        batch_size: Images per call of the teacher, >= 1.
+
+    Raises:
+        InputError: If `batch_size` is out of range.
+
+    Source:
+        Chu et al. 2022, Algorithm 1, read literally: the teacher's targets are computed before the training.
+    """
+    teacher = teacher.eval().requires_grad_(False)
+    with torch.no_grad():
+        said = torch.cat([_logits(teacher, batch.images, mirrored) for batch in eval_batches(data, batch_size)])
+    return lambda batch: said[batch.index]
+
+
+def _logits(teacher: nn.Module, images: Images, mirrored: bool) -> Logits:
+    logits = teacher(images).float()
+    return (logits + teacher(images.flip(3)).float()) / 2 if mirrored else logits
+
+
+def taught(
+    student: Callable[[Images], Logits],
+    lesson: Lesson,
+    *,
+    temperature: float,
+    kd_weight: float,
+    label_smoothing: float = 0.0,
+) -> Objective:
+    """Return the objective of distillation by a lesson; with a live one it is `distilled`, bit for bit.
+
+    Args:
+        student: Maps images in [0, 1] to logits.
+        lesson: What the teacher says of a batch.
+        temperature: T > 0 of both softmaxes.
+        kd_weight: Weight of the distillation term, in [0, 1].
+        label_smoothing: Share of the labels' target spread over all classes, in [0, 1).
+
+    Returns:
+        A closure from a batch to its loss, with parts `cross_entropy`, `kl`, `accuracy` and `agreement`.
+
+    Source:
+        Hinton, Vinyals, Dean 2015, section 2; see `distillation_loss`.
+    """
+
+    def objective(batch: Batch) -> StepLoss:
+        targets, labels = lesson(batch), batch.labels
+        logits = student(batch.images).float()
+        loss = distillation_loss(
+            logits, targets, labels, temperature=temperature, kd_weight=kd_weight, label_smoothing=label_smoothing
+        )
+        predicted = logits.argmax(1)
+        accuracy, agreement = ((predicted == which).float().mean() for which in (labels, targets.argmax(1)))
+        return StepLoss(loss.total, {**loss.parts, "accuracy": accuracy, "agreement": agreement})
+
+    return objective
