@@ -4,7 +4,8 @@
     python benchmarks/attack_sweep.py --data DIR --images 128 --skip full
     python benchmarks/attack_sweep.py --table
 
-The trained NODE(1) of `trained.py`, width 64, dopri5 at 1e-3 in float32, weights frozen, radii 1 ... 20 of 255, PGD and MI-FGSM:
+The trained NODE(1) of `trained.py`, width 64, dopri5 at 1e-3 in float32, weights frozen, radii 1 ... 20 of 255, PGD
+and MI-FGSM:
 
 - plain: torchdiffeq with backpropagation through the solve, f as it is usually written, one attack per radius with the paper's
   steps. What one gets who glues the libraries together.
@@ -12,7 +13,7 @@ The trained NODE(1) of `trained.py`, width 64, dopri5 at 1e-3 in float32, weight
 - sound: our protocol of the worst case, restricted to PGD and MI-FGSM.
 - full: that protocol with all attacks that need no other model.
 
-Contenders take turns on parts of --batch images, so that a disturbance meets all of them. A finished part is not measured again.
+Contenders take turns on parts of --batch images, so that a disturbance meets all of them. A finished part is kept.
 """
 
 import argparse
@@ -25,7 +26,18 @@ import torch
 from torch import Tensor, nn
 
 from contenders import AsUsual, torchdiffeq_direct
-from nodestill.attacks import ALL_ATTACKS, AttackName, Hunt, LogitsFn, hunt_down, mi_fgsm, mi_fgsm_curve, paper_budget, pgd, start
+from nodestill.attacks import (
+    ALL_ATTACKS,
+    AttackName,
+    Hunt,
+    LogitsFn,
+    hunt_down,
+    mi_fgsm,
+    mi_fgsm_curve,
+    paper_budget,
+    pgd,
+    start,
+)
 from nodestill.data import Batch, Dataset, ImageSet, Split, load_image_set
 from nodestill.experiments.environment import environment
 from nodestill.experiments.subjects import subject_of_model

@@ -168,7 +168,9 @@ def audit(
     out: Path | None = None,
     common: Common = _DEFAULTS,
 ) -> None:
-    """Check whether a model's robustness may be believed: both curves, some twenty checks, a report. Goes on where it was stopped.
+    """Check whether a model's robustness may be believed: both curves, some twenty checks, a report.
+
+    Goes on where it was stopped.
 
     Parameters
     ----------

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import torch
-from attacks.oracles import Affine
 from torch import Tensor, nn
 
+from attacks.oracles import Affine
 from nodestill.attacks import Subject, pgd
 from nodestill.attacks.budget import LinfBudget
 from nodestill.attacks.losses import cross_entropy

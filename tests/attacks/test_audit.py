@@ -12,7 +12,9 @@ from nodestill.attacks.audit.verdict import of_share, worst
 from nodestill.errors import InputError
 
 DATA = fixtures.images()
-MANY = replace(STANDARD, steps=10, restarts=1, apgd_steps=15, minimum_norm_steps=40, queries=60, noise=5)  # 512 images, in seconds
+MANY = replace(
+    STANDARD, steps=10, restarts=1, apgd_steps=15, minimum_norm_steps=40, queries=60, noise=5
+)  # 512 images, in seconds
 
 
 def case_of(subject, *, data=DATA, tier=MANY, eps_255=4, attack=native_pgd, kin=None):
@@ -127,14 +129,20 @@ def test_checks_that_are_done_are_skipped_and_unneeded_ones_say_nothing():
 
 
 def test_a_radius_out_of_range_is_refused():
-    with pytest.raises(InputError, match="1 ... 255"):
+    with pytest.raises(InputError, match=r"1 \.\.\. 255"):
         case_of(fixtures.honest(), eps_255=0)
 
 
 @pytest.mark.parametrize(
     ("hits", "count", "verdict"),
-    [(0, 512, Verdict.PASS), (2, 512, Verdict.INCONCLUSIVE), (12, 512, Verdict.FAIL), (0, 64, Verdict.INCONCLUSIVE), (0, 0, Verdict.INCONCLUSIVE)],
-)  # fmt: skip
+    [
+        (0, 512, Verdict.PASS),
+        (2, 512, Verdict.INCONCLUSIVE),
+        (12, 512, Verdict.FAIL),
+        (0, 64, Verdict.INCONCLUSIVE),
+        (0, 0, Verdict.INCONCLUSIVE),
+    ],
+)
 def test_a_share_is_judged_by_its_exact_interval(hits, count, verdict):
     assert of_share(hits, count, 0.01) is verdict
 

@@ -1,10 +1,12 @@
-"""The protocol `sound`: closed-form smallest radii, resume from rows, deployed answers, whole batches where images are coupled."""
+"""The protocol `sound`: closed-form smallest radii, resume from rows, deployed answers, whole batches of coupled images."""
 
-from attacks import audit_fixtures as fixtures
+from itertools import pairwise
+
 import pytest
 import torch
-from attacks.oracles import Affine
 
+from attacks import audit_fixtures as fixtures
+from attacks.oracles import Affine
 from nodestill.attacks import ALL_ATTACKS, AttackName, Effort, Hunt, Subject, hunt_down, mi_fgsm, paper_budget, pgd, start
 from nodestill.attacks import worst_case_curve as curve_of
 from nodestill.errors import InputError
@@ -78,7 +80,7 @@ def test_an_image_that_fell_is_not_attacked_again():
     rows = list(hunt_down(asked, [AttackName.MI_FGSM], RADII))
     right = int((start(asked).radius_255 > 0).sum())
     assert rows[0].attacked == right
-    for before, row in zip(rows, rows[1:]):
+    for before, row in pairwise(rows):
         assert row.attacked == before.attacked - len(before.fooled)
 
 
@@ -136,7 +138,7 @@ def test_fallen_images_are_handed_out_within_their_radius():
 
 
 def test_a_radius_out_of_range_is_refused():
-    with pytest.raises(InputError, match="0 ... 255"):
+    with pytest.raises(InputError, match=r"0 \.\.\. 255"):
         next(hunt_down(hunt(), [AttackName.PGD], [300]))
 
 

@@ -62,7 +62,9 @@ def test_an_audit_has_a_row_for_every_check_and_does_nothing_twice(workspace):
     assert {result.name for result in audited.results} == {row["name"] for row in rows if row["verdict"] is not None}
     before = tiny.contents(attacked.folder.path)
     again = audit_model(attacked, ASKED, workspace.watch)
-    assert [(r.name, r.verdict, r.measured) for r in again.results] == [(r.name, r.verdict, r.measured) for r in audited.results]
+    assert [(r.name, r.verdict, r.measured) for r in again.results] == [
+        (r.name, r.verdict, r.measured) for r in audited.results
+    ]
     after = tiny.contents(attacked.folder.path)
     assert {name for name in after if after[name] != before[name]} <= {f"{'audit.json'}"}
 
@@ -100,7 +102,9 @@ def test_the_report_says_what_the_rows_say(workspace, tmp_path):
 
 
 def test_a_worst_case_keeps_a_table_of_images_and_pictures(workspace):
-    asked = RobustnessRecipe(Protocol.SOUND, (AttackName.MI_FGSM, AttackName.FMN), (0, 8, 64), 20, 10, effort=Effort(4, 4, 1, 8, 5))
+    asked = RobustnessRecipe(
+        Protocol.SOUND, (AttackName.MI_FGSM, AttackName.FMN), (0, 8, 64), 20, 10, effort=Effort(4, 4, 1, 8, 5)
+    )
     attacked = attacked_model("tiny:undistilled", workspace, None)
     key = attack_model(attacked, asked, workspace)
     table = pq.read_table(attacked.folder.path / f"images-{key}.parquet").to_pylist()
@@ -127,7 +131,9 @@ def test_a_recipe_may_ask_for_the_worst_case(workspace):
 def test_anybodys_model_is_attacked_and_audited(workspace, tmp_path):
     attacked = attacked_model(net_file(tmp_path), workspace, "digits")
     assert not attacked.kin
-    audited = audit_model(attacked, replace(ASKED, checks=("finite-logits", "gradient-flow", "transfer", "latency")), workspace.watch)
+    audited = audit_model(
+        attacked, replace(ASKED, checks=("finite-logits", "gradient-flow", "transfer", "latency")), workspace.watch
+    )
     assert {result.name: result.verdict for result in audited.results} == {
         "finite-logits": Verdict.PASS,
         "gradient-flow": Verdict.INCONCLUSIVE,  # 24 images

@@ -13,7 +13,7 @@ from nodestill.attacks import Subject, loss_gradient
 from nodestill.errors import DataError, InputError, NodestillError
 from nodestill.experiments.members import build_model
 from nodestill.experiments.subjects import subject_from_file, subject_of_model, subject_of_torchdiffeq
-from nodestill.models import NeuralODEClassifier
+from nodestill.models import Activation, NeuralODEClassifier, Norm
 from nodestill.ode import GradientMode, Method, Solver, StepControl
 
 TIGHT = Solver(rtol=1e-6, atol=1e-6)
@@ -21,7 +21,9 @@ PATHS = ["recompute", "direct", "adjoint", "tight", "fixed", "float64"]
 
 
 def node(solver: Solver = TIGHT, t1: float = 1.0, further: tuple[int, ...] = ()) -> NeuralODEClassifier:
-    settings = replace(tiny.student(tiny.SGD, None, t1).model, solver=solver, further=further)
+    """A Neural ODE whose f is smooth, so that tight solves take few steps."""
+    smooth = {"layers": 2, "norm": Norm.NONE, "activation": Activation.TANH, "channels": 4}
+    settings = replace(tiny.student(tiny.SGD, None, t1).model, solver=solver, further=further, **smooth)
     return build_model(settings, 0, 3).eval().requires_grad_(False)
 
 
@@ -100,10 +102,10 @@ def test_a_reference_takes_the_same_steps_in_double():
 
 
 @pytest.mark.parametrize("further", [(), (6,)])
-@pytest.mark.parametrize("solver", [Solver(rtol=1e-8, atol=1e-8), Solver(rtol=1e-8, atol=1e-8, first_step=0.3)])
+@pytest.mark.parametrize("solver", [Solver(rtol=1e-7, atol=1e-7), Solver(rtol=1e-7, atol=1e-7, first_step=0.3)])
 def test_a_rescaled_horizon_changes_nothing(solver, further):
-    subject, images = subject_of_model(node(solver, 7.0, further).double()), pictures().double()
-    torch.testing.assert_close(subject.horizon_rescaled(images), subject.logits(images), rtol=1e-6, atol=1e-6)
+    subject, images = subject_of_model(node(solver, 4.0, further).double()), pictures().double()
+    close(subject.horizon_rescaled(images), subject.logits(images), 1e-5)
     close(gradient(subject.horizon_rescaled, images), gradient(subject.logits, images), 1e-4)
 
 
@@ -270,7 +272,8 @@ def test_the_evaluations_of_a_model_that_calls_torchdiffeq_are_counted(users):
         subject.logits(images)
     assert abs(len(calls) - int(counts[0])) <= 12  # two steps
     assert bool((subject.effort(images) > 0).all())
-    assert gradient(subject.effort, images).abs().sum() > 0
+    uphill = loss_gradient(subject.effort, images, torch.zeros(3, dtype=torch.int64), lambda error, _: error[:, 0]).gradient
+    assert bool((subject.effort(images + 1e-3 * uphill.sign()) > subject.effort(images)).all())
 
 
 @pytest.mark.parity

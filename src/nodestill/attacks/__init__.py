@@ -3,8 +3,8 @@
 Any function from images in [0, 1] to logits can be attacked. Radii are integers of 1/255.
 """
 
-from nodestill.attacks.budget import LinfBudget, paper_budget, project
 from nodestill.attacks.apgd import apgd, apgd_targeted
+from nodestill.attacks.budget import LinfBudget, paper_budget, project
 from nodestill.attacks.gradient import AttackResult, loss_gradient
 from nodestill.attacks.gradient_attacks import Attack, fgsm, pgd
 from nodestill.attacks.hunt import Effort, Hunt

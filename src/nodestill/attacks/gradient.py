@@ -1,7 +1,8 @@
 """What all gradient attacks share: the gradient they follow, the result they return, the check at either end.
 
 The loss is *summed* over the batch, so that batch size cannot scale a gradient. It is the cross-entropy with the true class
-unless an attack says otherwise. Only the images are differentiated: parameters, buffers, mode and `.grad` of a model stay as they are.
+unless an attack says otherwise. Only the images are differentiated: parameters, buffers, mode and `.grad` of a model stay as
+they are.
 """
 
 from typing import NamedTuple

@@ -149,8 +149,6 @@ def _row(hunt: Hunt, attack: AttackName, eps: int, state: WorstCase, on_fallen: 
     )
 
 
-
-
 def worst_case_curve(
     hunt: Hunt, attacks: Sequence[AttackName], eps_255: Sequence[int], rows: Sequence[SoundRow], state: WorstCase
 ) -> list[RobustnessRow]:

@@ -112,7 +112,9 @@ def _kin(folder: RunFolder, store: Store, device: torch.device, data: ImageSet) 
 
 def _from_file(name: str, workspace: Workspace, dataset: str | None) -> Attacked:
     if dataset is None:
-        raise InputError(f"{name} is a model of your own: say which images it classifies, with --dataset cifar10, svhn or digits.")
+        raise InputError(
+            f"{name} is a model of your own: say which images it classifies, with --dataset cifar10, svhn or digits."
+        )
     kind, device = from_plain(Dataset, dataset, "--dataset"), device_of(workspace.accelerator)
     data = load_image_set(kind, Split.TEST, workspace.data_root).to(device)
     subject = subject_from_file(name, data.at(torch.arange(min(2, len(data)))).images)

@@ -10,9 +10,9 @@ from nodestill.errors import AuditFailed, InputError
 from nodestill.experiments.attacked import Attacked
 from nodestill.experiments.attacking import attack_by_the_paper, fitting_attacks
 from nodestill.experiments.environment import environment
+from nodestill.experiments.fit import Watch
 from nodestill.experiments.plain import from_plain, to_plain
 from nodestill.experiments.recipe import PAPERS_ATTACKS, RobustnessRecipe
-from nodestill.experiments.fit import Watch
 from nodestill.experiments.worst_case import attack_soundly
 
 RADII = (0, 1, 2, 4, 8, 16)
@@ -88,7 +88,7 @@ def asked_audit(tier: str, eps_255: int | None, checks: str | None, batch_size: 
 def audit_model(attacked: Attacked, asked: AuditRecipe, watch: Watch) -> Audited:
     """Make both curves of a model and run the checks; what is there already is not made again.
 
-    Rows: `robustness.jsonl` and `sound.jsonl` (curves), `audit.jsonl` (checks); `audit.json` says which of them belong together.
+    Rows: `robustness.jsonl` and `sound.jsonl` (curves), `audit.jsonl` (checks); `audit.json` says which belong together.
 
     Args:
         attacked: The model with its images.

@@ -20,7 +20,7 @@ PICTURES = 64  # adversarial images kept as PNG
 def attack_soundly(attacked: Attacked, asked: RobustnessRecipe, watch: Watch) -> bool:
     """Hunt a model's images down, and keep what was found.
 
-    In the model's folder: `sound.jsonl` has a row for each attack and radius, written as soon as it is complete, so that a killed
+    In the model's folder: `sound.jsonl` has a row for each attack and radius, written once it is complete, so that a killed
     hunt goes on; `robustness.jsonl` the curve; `images-KEY.parquet` a line for each image; `adversarial-KEY/` the first images
     that fell, as PNG.
 

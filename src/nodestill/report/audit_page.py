@@ -19,8 +19,8 @@ _PICTURES = 24
 _SAID = {
     "pass": "Nothing that was tried refutes these numbers. That is no proof: a stronger attack may exist.",
     "warn": "No check refutes these numbers, but some say what must be known before they are used.",
-    "inconclusive": "These images do not decide every check, or the attack does not work on this model: no number may be believed yet.",
-    "fail": "At least one check shows that a robustness number of this model is wrong. Do not use it before the cause is known.",
+    "inconclusive": "These images do not decide every check, or the attack does not work here: no number may be believed yet.",
+    "fail": "At least one check shows that a robustness number of this model is wrong. Find the cause before you use it.",
 }
 
 

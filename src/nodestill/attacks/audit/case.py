@@ -15,8 +15,8 @@ from nodestill.attacks.audit.tier import Tier
 from nodestill.attacks.budget import LinfBudget
 from nodestill.attacks.gradient import AttackResult
 from nodestill.attacks.gradient_attacks import pgd
-from nodestill.attacks.losses import AttackLoss, cross_entropy
 from nodestill.attacks.hunt import batches_of
+from nodestill.attacks.losses import AttackLoss, cross_entropy
 from nodestill.attacks.subject import FAILED, LogitsFn, Subject, predictions
 from nodestill.data import Batch, ImageSet, eval_batches
 from nodestill.errors import InputError
@@ -164,7 +164,7 @@ def open_case(
 
 
 def _half_way(case: Case) -> Case:
-    """Return the case at the first of `RADII` where at most half of the right images survive, or at the one before if nearer."""
+    """Return the case at the first of `RADII` where at most half of the right images survive, or the one before if nearer."""
     half, before = case.right.sum() / 2, None
     for eps in RADII:
         tried = _attacked(case, eps)

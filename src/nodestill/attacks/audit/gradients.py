@@ -89,7 +89,7 @@ def convergence(case: Case) -> CheckResult | None:
     cosine = float(torch.cat(found).nan_to_num(0).median())
     verdict = Verdict.PASS if cosine >= limits.CONVERGED else Verdict.WARN
     meaning = (
-        f"The cosine between the native gradient and that of a finer solve is {cosine:.3f} in the median. A low one is no defect "
+        f"The cosine between the native gradient and that of a finer solve is {cosine:.3f} in the median. Low is no defect "
         "by itself: check gradient-paths tells whether the finer gradient attacks better."
     )
     return CheckResult("gradient-convergence", verdict, cosine, limits.CONVERGED, "cosine", meaning, len(case.data))
@@ -126,7 +126,7 @@ def other_losses(case: Case) -> CheckResult:
     fooled = {name: case.fooled_along(same, case.budget, loss=loss) for name, loss in losses.items()}
     counts = {name: int(found.sum()) for name, found in fooled.items()} | {"dead gradients": int(dead.sum())}
     what = (
-        f"survive the cross-entropy only because it is flat: {int(dead.sum())} have a dead gradient, the strongest other loss is "
+        f"survive only because the cross-entropy is flat: {int(dead.sum())} have a dead gradient, the strongest other loss is "
         f"{_largest({name: counts[name] for name in losses})}; they"
     )
     hits = max(counts.values())
@@ -158,7 +158,7 @@ def leak(case: Case) -> CheckResult:
     worst = float(leaked.max()) if len(leaked) else 0.0
     verdict = Verdict.FAIL if hits > limits.LEAK * len(leaked) else Verdict.PASS
     meaning = (
-        f"In {hits} of {len(leaked)} images the gradient of the other images' losses is more than {limits.LEAK:.0%} of the image's "
+        f"In {hits} of {len(leaked)} images the gradient of the other images' losses is more than {limits.LEAK:.0%} of its "
         f"own; at most {worst:.2g} of it. A sign attack follows a leak at full size where an image's own loss is flat."
     )
     return CheckResult("cross-image-leak", verdict, worst, limits.LEAK, "relative", meaning, len(leaked))

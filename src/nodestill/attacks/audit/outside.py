@@ -46,7 +46,10 @@ def black_box(case: Case) -> CheckResult:
         lambda b: square(case.subject.logits, b.images, b.labels, budget, keys=b.index, seed=case.seed).images
     )
     by_noise = _fooled_by_noise(case)
-    counts = {f"Square, {case.tier.queries} queries": int(by_square.sum()), f"{case.tier.noise} draws of noise": int(by_noise.sum())}
+    counts = {
+        f"Square, {case.tier.queries} queries": int(by_square.sum()),
+        f"{case.tier.noise} draws of noise": int(by_noise.sum()),
+    }
     what = "fall to an attack that sees no gradient, but not to the one that does"
     hits, warn = int((by_square | by_noise).sum()), limits.TRANSFERRED_WARN
     return share_result("black-box", hits, len(case.data), limits.TRANSFERRED, what, warn=warn, details=counts)

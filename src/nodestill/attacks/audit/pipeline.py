@@ -87,7 +87,9 @@ def gradient_flow(case: Case) -> CheckResult:
     try:
         bad = torch.cat([loss_gradient(case.subject.logits, b.images, b.labels).bad for b in case.batches()])
     except InputError as error:
-        return CheckResult("gradient-flow", Verdict.FAIL, 1.0, limits.DEAD_GRADIENT, "share of images", str(error), len(case.data))
+        return CheckResult(
+            "gradient-flow", Verdict.FAIL, 1.0, limits.DEAD_GRADIENT, "share of images", str(error), len(case.data)
+        )
     what = "have a zero or non-finite gradient at the clean image, where no attack can start"
     return share_result("gradient-flow", int(bad.sum()), len(bad), limits.DEAD_GRADIENT, what)
 
@@ -112,7 +114,7 @@ def budget_use(case: Case) -> CheckResult:
     within = float(moved.max()) <= 1 + 1e-3 and bool(((case.adversarial >= 0) & (case.adversarial <= 1)).all())
     verdict = Verdict.FAIL if not within or reach < limits.REACH else Verdict.PASS
     meaning = (
-        f"The attack moves the median surviving image by {reach:.0%} of the radius of {case.eps_255}/255, and none by more than "
+        f"The attack moves the median survivor by {reach:.0%} of the radius of {case.eps_255}/255, and none by more than "
         f"{float(moved.max()):.0%}. Less than {limits.REACH:.0%} means too few steps, or a radius in normalised units."
     )
     return CheckResult("budget-use", verdict, reach, limits.REACH, "of the radius", meaning, int(held.sum()))

@@ -36,7 +36,7 @@ def planted(case: Case) -> CheckResult:
     share = found / max(count, 1)
     verdict = Verdict.PASS if count and share >= limits.PLANTED else Verdict.INCONCLUSIVE
     meaning = (
-        f"The attack finds {found} of {count} planted adversarial images ({share:.1%}; at least {limits.PLANTED:.0%} asked for). "
+        f"The attack finds {found} of {count} planted adversarial images ({share:.1%}; asked for: {limits.PLANTED:.0%}). "
         + ("" if verdict is Verdict.PASS else "It does not work on this model, so no number of it may be believed.")
     )
     return CheckResult("planted", verdict, share, limits.PLANTED, "of planted images", meaning.strip(), count)

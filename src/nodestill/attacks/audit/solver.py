@@ -28,9 +28,9 @@ def horizon(case: Case) -> CheckResult | None:
     flips = int(((other.argmax(1) != case.clean) & case.right).sum())
     verdict = Verdict.FAIL if times > limits.HORIZON or of_share(flips, len(other), 0.01) is Verdict.FAIL else Verdict.PASS
     meaning = (
-        f"With the horizon rescaled to 1 and f multiplied by it, logits differ by {gap / size:.2g} of their size, {times:.2g} times "
-        f"the solver's own error, and {flips} right predictions change. More than {limits.HORIZON:g} times would mean that the "
-        "answer belongs to the solver."
+        f"With the horizon rescaled to 1 and f multiplied by it, logits differ by {gap / size:.2g} of their size, "
+        f"{times:.2g} times the solver's own error, and {flips} right predictions change. "
+        f"More than {limits.HORIZON:g} times would mean that the answer belongs to the solver."
     )
     details = {"solver error": error / size, "changed predictions": flips}
     return CheckResult("horizon", verdict, times, limits.HORIZON, "solver errors", meaning, len(other), details)
@@ -56,7 +56,11 @@ def latency(case: Case) -> CheckResult | None:
         f"Evaluations of f per image, 99th percentile: {usual:.0f} clean, {attacked:.0f} under an attack on their number at "
         f"{case.eps_255}/255; most: {int(slow.max())}. " + ("" if capped else "The solver has no limit on its steps.")
     )
-    details = {"clean mean": float(clean.double().mean()), "attacked mean": float(slow.double().mean()), "most": int(slow.max())}
+    details = {
+        "clean mean": float(clean.double().mean()),
+        "attacked mean": float(slow.double().mean()),
+        "most": int(slow.max()),
+    }
     return CheckResult("latency", verdict, ratio, limits.LATENCY_PASS, "times the clean", meaning.strip(), len(clean), details)
 
 

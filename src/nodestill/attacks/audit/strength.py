@@ -9,9 +9,9 @@ from nodestill.attacks.audit.case import Case, budget_of, misclassified
 from nodestill.attacks.audit.verdict import CheckResult, Verdict, of_share, share_result
 from nodestill.attacks.budget import LinfBudget, paper_budget
 from nodestill.attacks.gradient_attacks import pgd
+from nodestill.attacks.hunt import Effort, Hunt
 from nodestill.attacks.momentum import mi_fgsm
 from nodestill.attacks.rows import AttackName
-from nodestill.attacks.hunt import Effort, Hunt
 from nodestill.attacks.sound import WorstCase, hunt_down
 from nodestill.data import eval_batches
 
@@ -118,7 +118,9 @@ def monotone(case: Case) -> CheckResult:
         eps = min(eps, 255)
         fooled = torch.cat(
             [
-                misclassified(case.subject, case.attack(case.subject.logits, b, budget_of(eps, case.tier.steps), case.seed).images, b)
+                misclassified(
+                    case.subject, case.attack(case.subject.logits, b, budget_of(eps, case.tier.steps), case.seed).images, b
+                )
                 for b in eval_batches(case.data, case.batch_size)
             ]
         )
