@@ -4,8 +4,8 @@
     python benchmarks/robustness_claims.py --table
 
 The models are NODE(1), NODE(10) and NODE(100) of `trained.py`: 64 channels, labels alone, minutes of training. Small: they
-show mechanisms, not the paper's accuracies. Each is attacked by the paper's PGD and MI-FGSM, and by variants that change one thing; an
-image counts as robust if it is right and both attacks' last iterates are, on the model as deployed.
+show mechanisms, not the paper's accuracies. Each is attacked by the paper's PGD and MI-FGSM, and by variants that change one
+thing; an image counts as robust if it is right and both attacks' last iterates are, on the model as deployed.
 
 - exact: gradients of the steps that were taken.
 - adjoint: gradients of the continuous adjoint equation, at the tolerance of the solve.

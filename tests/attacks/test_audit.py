@@ -88,11 +88,12 @@ def test_saturated_logits_fall_to_images_made_on_a_relative():
     assert result.verdict is Verdict.FAIL
 
 
-def test_quick_is_too_small_to_pass_a_share_of_one_percent():
+def test_quick_decides_at_what_64_images_can_tell_from_none():
     result = one("black-box", fixtures.honest(), tier=QUICK)
-    assert result.verdict is Verdict.INCONCLUSIVE
-    assert result.images == 64
-    assert "More images" in result.meaning
+    assert (result.verdict, result.images, result.limit) == (Verdict.PASS, 64, 0.05)
+    strict = one("black-box", fixtures.honest(), tier=replace(QUICK, resolution=0.0))
+    assert (strict.verdict, strict.limit) == (Verdict.INCONCLUSIVE, 0.01)
+    assert "More images" in strict.meaning
 
 
 def test_a_leak_between_images_is_caught():

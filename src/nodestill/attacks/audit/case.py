@@ -81,6 +81,10 @@ class Case:
         """Of the native attack."""
         return budget_of(self.eps_255, self.tier.steps)
 
+    def limit(self, share: float) -> float:
+        """Return a limit on a share of images, not below what the tier can tell from none."""
+        return max(share, self.tier.resolution)
+
     def batches(self, active: Bool[Tensor, " count"] | None = None) -> Iterator[Batch]:
         """Yield all images, or those that are active, in batches that may be attacked."""
         every = torch.ones_like(self.data.labels, dtype=torch.bool)

@@ -31,7 +31,9 @@ def alternate_paths(case: Case) -> CheckResult | None:
     what = f"fall to PGD along another path of the gradient, not along the native one; the strongest: {_largest(counts)}"
     hits = max(counts.values())
     warn = limits.STRONGER_PATH_WARN
-    return share_result("gradient-paths", hits, len(case.data), limits.STRONGER_PATH, what, warn=warn, details=counts)
+    return share_result(
+        "gradient-paths", hits, len(case.data), case.limit(limits.STRONGER_PATH), what, warn=warn, details=counts
+    )
 
 
 def _largest(counts: dict[str, int]) -> str:
@@ -130,7 +132,9 @@ def other_losses(case: Case) -> CheckResult:
         f"{_largest({name: counts[name] for name in losses})}; they"
     )
     hits = max(counts.values())
-    return share_result("saturation", hits, len(case.data), limits.STRONGER_LOSS, what.rstrip("; they"), details=counts)
+    return share_result(
+        "saturation", hits, len(case.data), case.limit(limits.STRONGER_LOSS), what.rstrip("; they"), details=counts
+    )
 
 
 def _dead(gradient: Images) -> Bool[Tensor, " batch"]:

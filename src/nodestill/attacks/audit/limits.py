@@ -2,12 +2,24 @@
 
 from nodestill.attacks.audit.tier import Tier
 
-QUICK = Tier("quick", images=64, steps=10, restarts=3, apgd_steps=20, targets=2, minimum_norm_steps=40, queries=100, noise=20)
+QUICK = Tier(
+    "quick",
+    images=64,
+    steps=10,
+    restarts=3,
+    apgd_steps=20,
+    targets=2,
+    minimum_norm_steps=40,
+    queries=100,
+    noise=20,
+    resolution=0.05,
+)
 STANDARD = Tier("standard", images=512, steps=20, restarts=5, apgd_steps=50, targets=3, minimum_norm_steps=100, queries=1000, noise=100)  # fmt: skip  # noqa: E501
 FULL = Tier("full", images=None, steps=50, restarts=10, apgd_steps=100, targets=9, minimum_norm_steps=200, queries=5000, noise=1000)  # fmt: skip  # noqa: E501
 TIERS = {tier.name: tier for tier in (QUICK, STANDARD, FULL)}
 
-# Shares of images. Two attacks of equal strength differ by less than 1 % of the images.
+# Shares of images. Two attacks of equal strength differ by less than 1 % of the images. A tier too small to tell such a share
+# from none decides at its resolution: `Case.limit`.
 STRONGER_PATH = 0.01  # fooled along another path of the gradient, but not along the native one
 STRONGER_PATH_WARN = 0.003
 TRANSFERRED = 0.01  # fooled by images made on another model, but not by the white-box attack

@@ -28,7 +28,7 @@ def transfer(case: Case) -> CheckResult | None:
         counts[name], union = int(fooled.sum()), union | fooled
     what = f"fall to images made on {', '.join(counts)}, but not to the attack on the model itself: its gradient is masked"
     hits, warn = int(union.sum()), limits.TRANSFERRED_WARN
-    return share_result("transfer", hits, len(case.data), limits.TRANSFERRED, what, warn=warn, details=counts)
+    return share_result("transfer", hits, len(case.data), case.limit(limits.TRANSFERRED), what, warn=warn, details=counts)
 
 
 def _momentum_images(case: Case, logits_fn: LogitsFn, batch: Batch) -> Images:
@@ -52,7 +52,7 @@ def black_box(case: Case) -> CheckResult:
     }
     what = "fall to an attack that sees no gradient, but not to the one that does"
     hits, warn = int((by_square | by_noise).sum()), limits.TRANSFERRED_WARN
-    return share_result("black-box", hits, len(case.data), limits.TRANSFERRED, what, warn=warn, details=counts)
+    return share_result("black-box", hits, len(case.data), case.limit(limits.TRANSFERRED), what, warn=warn, details=counts)
 
 
 def _fooled_by_noise(case: Case) -> Bool[Tensor, " count"]:

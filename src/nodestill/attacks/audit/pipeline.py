@@ -88,10 +88,10 @@ def gradient_flow(case: Case) -> CheckResult:
         bad = torch.cat([loss_gradient(case.subject.logits, b.images, b.labels).bad for b in case.batches()])
     except InputError as error:
         return CheckResult(
-            "gradient-flow", Verdict.FAIL, 1.0, limits.DEAD_GRADIENT, "share of images", str(error), len(case.data)
+            "gradient-flow", Verdict.FAIL, 1.0, case.limit(limits.DEAD_GRADIENT), "share of images", str(error), len(case.data)
         )
     what = "have a zero or non-finite gradient at the clean image, where no attack can start"
-    return share_result("gradient-flow", int(bad.sum()), len(bad), limits.DEAD_GRADIENT, what)
+    return share_result("gradient-flow", int(bad.sum()), len(bad), case.limit(limits.DEAD_GRADIENT), what)
 
 
 def distinct_answers(case: Case) -> CheckResult:
@@ -102,7 +102,7 @@ def distinct_answers(case: Case) -> CheckResult:
     shared = counts[answer] > 1
     twins = int(shared.sum()) - _repeated(pictures[shared])
     what = "have, bit for bit, the logits of another image: a constant answer, not a classification"
-    return share_result("distinct-answers", max(twins, 0), len(seen), limits.SAME_ANSWER, what)
+    return share_result("distinct-answers", max(twins, 0), len(seen), case.limit(limits.SAME_ANSWER), what)
 
 
 def budget_use(case: Case) -> CheckResult:

@@ -26,7 +26,11 @@ def horizon(case: Case) -> CheckResult | None:
     size = _rms(case.logits)
     times = gap / max(error, 1e-6 * size)
     flips = int(((other.argmax(1) != case.clean) & case.right).sum())
-    verdict = Verdict.FAIL if times > limits.HORIZON or of_share(flips, len(other), 0.01) is Verdict.FAIL else Verdict.PASS
+    verdict = (
+        Verdict.FAIL
+        if times > limits.HORIZON or of_share(flips, len(other), case.limit(limits.STRONGER_PATH)) is Verdict.FAIL
+        else Verdict.PASS
+    )
     meaning = (
         f"With the horizon rescaled to 1 and f multiplied by it, logits differ by {gap / size:.2g} of their size, "
         f"{times:.2g} times the solver's own error, and {flips} right predictions change. "

@@ -36,7 +36,9 @@ def worst_case(case: Case) -> CheckResult:
     )
     details = {"robust": robust, "fell to": counts}
     warn = limits.PROTOCOL_GAP_WARN
-    return share_result("worst-case", overstated, len(case.data), limits.PROTOCOL_GAP, what, warn=warn, details=details)
+    return share_result(
+        "worst-case", overstated, len(case.data), case.limit(limits.PROTOCOL_GAP), what, warn=warn, details=details
+    )
 
 
 def effort_of(case: Case) -> Effort:
@@ -68,7 +70,7 @@ def unbounded(case: Case) -> CheckResult:
         remaining[f"{eps}/255"] = int(left.sum())
     hits, count = remaining["255/255"], int(case.right.sum())
     what = "are still right at a radius of 255/255, where any image may become any other: the attack does not work on them"
-    return share_result("unbounded-radius", hits, count, limits.LEFT_UNBOUNDED, what, details=remaining)
+    return share_result("unbounded-radius", hits, count, case.limit(limits.LEFT_UNBOUNDED), what, details=remaining)
 
 
 def collapse(case: Case) -> CheckResult:
@@ -108,7 +110,7 @@ def more_effort(case: Case) -> CheckResult:
     counts = {name: int(found.sum()) for name, found in tried.items()}
     hits, name = max((count, name) for name, count in counts.items())
     what = f"fall if the native attack tries harder ({name})"
-    return share_result("attack-converged", hits, len(case.data), limits.STRONGER_BUDGET, what, details=counts)
+    return share_result("attack-converged", hits, len(case.data), case.limit(limits.STRONGER_BUDGET), what, details=counts)
 
 
 def monotone(case: Case) -> CheckResult:
@@ -126,11 +128,11 @@ def monotone(case: Case) -> CheckResult:
         )
         robust = int((case.right & ~fooled).sum())
         rises, previous, curve[str(eps)] = max(rises, robust - previous), robust, robust
-    verdict = of_share(max(rises, 0), len(case.data), limits.STRONGER_BUDGET)
+    verdict = of_share(max(rises, 0), len(case.data), case.limit(limits.STRONGER_BUDGET))
     meaning = f"From one radius to the next at most {max(rises, 0)} images more survive. " + ", ".join(
         f"{robust} at {eps}/255" for eps, robust in curve.items()
     )
     share = max(rises, 0) / len(case.data)
     return CheckResult(
-        "monotone", verdict, share, limits.STRONGER_BUDGET, "share of images", meaning + ".", len(case.data), curve
+        "monotone", verdict, share, case.limit(limits.STRONGER_BUDGET), "share of images", meaning + ".", len(case.data), curve
     )

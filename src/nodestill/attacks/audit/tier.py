@@ -17,6 +17,7 @@ class Tier:
         minimum_norm_steps: Of the minimum-norm attack.
         queries: Of the Square attack, per image.
         noise: Random images within the radius, per image.
+        resolution: Smallest share of images that the tier tells from none: so few images cannot decide about a smaller one.
     """
 
     name: str
@@ -28,3 +29,4 @@ class Tier:
     minimum_norm_steps: int
     queries: int
     noise: int
+    resolution: float = 0.0
