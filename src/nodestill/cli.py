@@ -195,15 +195,12 @@ def audit(
         Where to write the report: a folder or an .html file; the model's folder if not given.
     """
     from nodestill import experiments
-    from nodestill.report import write_audit_report
 
     asked = experiments.asked_audit(tier, eps, checks, batch_size, seed)
     with _workspace(common) as workspace:
         attacked = experiments.attacked_model(model, workspace, dataset)
         audited = experiments.audit_model(attacked, asked, workspace.watch)
-    page = write_audit_report(experiments.read_audit(attacked.folder), out)
-    show_audit(audited.results, audited.verdict)
-    console.print(f"Report: {page}", soft_wrap=True, markup=False)
+    show_audit(attacked.folder, audited, out)
     experiments.require_verdict(audited, fail_on)
 
 

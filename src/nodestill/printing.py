@@ -44,11 +44,15 @@ def show_robustness(rows: Sequence[dict[str, Any]], key: str) -> None:
     show_table(["Attack", "eps, 1/255", "Accuracy", "95 % interval", "Images"], cells)
 
 
-def show_audit(results: Sequence[Any], verdict: Any) -> None:
-    """Print the checks of an audit, one a row, and the gravest verdict."""
-    cells = [[one.verdict.value.upper(), one.name, one.meaning] for one in results]
+def show_audit(folder: Any, audited: Any, out: Path | None) -> None:
+    """Write the report of an audit, and print its checks, one a row, and the gravest verdict."""
+    from nodestill.experiments import read_audit
+    from nodestill.report import write_audit_report
+
+    page = write_audit_report(read_audit(folder), out)
+    cells = [[one.verdict.value.upper(), one.name, one.meaning] for one in audited.results]
     show_table(["Verdict", "Check", "What it means"], cells, words=3)
-    console.print(f"Audit: {verdict.value.upper()}")
+    console.print(f"Audit: {audited.verdict.value.upper()}\nReport: {page}", soft_wrap=True, markup=False)
 
 
 def show_solvers(rows: Sequence[Any]) -> None:

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from torch import nn
 
 from attacks import oracles
 from nodestill.attacks import LinfBudget
@@ -107,9 +108,8 @@ def test_squares_fit_into_the_image():
     assert side(9_999, 10_000, 4, 100) == 1
 
 
-@pytest.mark.parametrize("eps_255", [2, 6])
-def test_the_optimum_is_reached_where_it_has_one_colour(eps_255):
-    images = interior(size=3)
+def test_the_optimum_is_reached_where_it_has_one_colour():
+    images, eps_255 = interior(size=3), 6
     labels = by_colour(images).argmax(1)
     result = square(by_colour, images, labels, LinfBudget(eps_255, steps=600), keys=KEYS)
     signs = torch.where(labels == 1, -1.0, 1.0)[:, None].double() * torch.tensor([1, -1, 1])
@@ -228,3 +228,32 @@ def test_mistakes_are_refused():
     net, images, labels = oracles.small_net(), oracles.bytes_images(2), torch.tensor([0, 1])
     with pytest.raises(InputError, match="must lie in"):
         square(net, 2 * images, labels, LinfBudget(2, steps=2), keys=torch.arange(2))
+
+
+def wide_net():
+    """A convolutional classifier of five classes of images of 17 x 17 pixels."""
+    torch.manual_seed(5)
+    net = nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.Tanh(), nn.Conv2d(6, 6, 3), nn.Tanh(), nn.Flatten(), nn.Linear(216, 5))
+    with torch.no_grad():
+        net[0].weight *= 2
+        net[0].bias.copy_(-net[0].weight.sum((1, 2, 3)) / 2)  # grey is zero
+        net[2].bias.zero_()
+        net[5].bias.zero_()
+    return net.eval()
+
+
+@pytest.mark.parity
+def test_the_authors_code_leaves_the_same_accuracy():
+    # in small images it leaves more, because its squares never reach the last row and column
+    theirs = pytest.importorskip("pyautoattack.square")
+    net, images = wide_net(), oracles.bytes_images(200, 17)
+    labels, keys, eps_255, queries = net(images).argmax(1), torch.arange(200), 5, 200
+    ours, expected = [], []
+    for seed in range(2):
+        attack = theirs.SquareAttack(net, n_queries=queries, eps=eps_255 / 255, seed=seed, device="cpu")
+        adversarial = attack.perturb(images.clone(), labels.clone())
+        expected.append(float((net(adversarial).argmax(1) == labels).double().mean()))
+        result = square(net, images, labels, LinfBudget(eps_255, steps=queries), keys=keys, seed=seed)
+        ours.append(1 - float(result.fooled.double().mean()))
+    assert 0.3 < sum(expected) / 2 < 0.6
+    assert sum(ours) / 2 == pytest.approx(sum(expected) / 2, abs=0.03)

@@ -42,6 +42,7 @@ _METHODS = {
 _HEEDED = {"step_size", "first_step", "max_num_steps"}
 _OF_NO_EFFECT = {"dtype", "interp", "perturb"}  # on times, which are float64 here, and on an interpolation that there is not
 _STEP_LIMIT = 10_000
+_ELSEWHERE = sys.stdlib_module_names | {"torch"}  # packages that hold nothing of torchdiffeq's, and half of all modules
 _TIGHTER, _TIGHTEST, _FINER = 100, 1e-6, 4  # below 1e-6 float32 rounds more than an error control can see
 _WITHOUT = "Or attack the model without other ways to its gradient: Subject(model)."
 _PAST = (
@@ -90,6 +91,12 @@ def exactly(solver: Solver) -> Solver:
     return replace(solver, gradient=GradientMode.RECOMPUTE)
 
 
+def by_adjoint(solver: Solver) -> Solver:
+    """Return a solver with the gradient of the adjoint equation, and tolerances that can be met on the way back: >= 1e-6."""
+    rtol, atol = max(solver.rtol, _TIGHTEST), max(solver.atol, _TIGHTEST)
+    return replace(solver, gradient=GradientMode.ADJOINT, rtol=rtol, atol=atol)
+
+
 def tightened(solver: Solver) -> Solver:
     """Return a solver with a hundredth of the tolerances, down to 1e-6, or four times the steps, and an exact gradient."""
     if solver.steps is not None:
@@ -116,8 +123,12 @@ def _held() -> list[Callable]:
 def _exchange(old: list[Callable], new: list[Callable]) -> None:
     """Exchange functions under every name by which a loaded module holds them."""
     by_id = {id(a): b for a, b in zip(old, new, strict=True)}
-    for module in list(sys.modules.values()):
-        names = vars(module) if isinstance(module, ModuleType) else {}
+    for place, module in list(sys.modules.items()):
+        if place.partition(".")[0] in _ELSEWHERE or not isinstance(module, ModuleType):
+            continue
+        names = vars(module)
+        if by_id.keys().isdisjoint(map(id, list(names.values()))):
+            continue  # nearly all of some thousand modules, so this had better be quick
         for name, value in list(names.items()):
             if id(value) in by_id:
                 names[name] = by_id[id(value)]

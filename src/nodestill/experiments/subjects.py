@@ -8,12 +8,13 @@ import importlib.util
 import math
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from uuid import uuid4
 
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from nodestill.attacks import LogitsFn, Subject
 from nodestill.errors import DataError, InputError, NodestillError
-from nodestill.experiments.redirect import Change, RedirectedSolve, exactly, in_few_steps, redirected, tightened
+from nodestill.experiments.redirect import Change, RedirectedSolve, by_adjoint, exactly, in_few_steps, redirected, tightened
 from nodestill.models import NeuralODEClassifier
 from nodestill.ode import GradientMode, Precision, Solution, StepControl, StepRecord
 from nodestill.shapes import Images, Logits
@@ -48,11 +49,10 @@ def subject_of_model(model: nn.Module) -> Subject:
     if not isinstance(model, NeuralODEClassifier):
         return Subject(model, {"float64": lambda images: double()(images.double())}, batch_independent=True, module=model)
     solver, adaptive, solves = model.solver, model.solver.method.is_adaptive, model.t1 > 0
-    exact = model.with_solver(exactly(solver))
-    paths = {**(_ways(model) if solves else {}), "float64": lambda images: _logits(double(), images.double())}
+    exact, ways = model.with_solver(exactly(solver)), _ways(model) if solves else {}
     return Subject(
         logits=lambda images: _logits(model, images),
-        gradient_paths=paths,
+        gradient_paths={**ways, "float64": lambda images: _logits(double(), images.double())},
         evaluations=lambda images: model.predict(images, raises=False).evaluations,
         batch_independent=solver.step_control is StepControl.PER_IMAGE or not adaptive,
         replay=lambda images: _replay(model, exact, images, images.dtype),
@@ -68,11 +68,11 @@ def _logits(model: NeuralODEClassifier, images: Images, steps: Sequence[StepReco
     return model.predict(images, replay=steps, raises=False).logits
 
 
-def _in_double(model: nn.Module) -> Callable[[], nn.Module]:
+def _in_double(model: nn.Module) -> Callable[[], Any]:
     """Return what makes a copy in double precision once, when it is first asked for."""
 
     @cache
-    def copy() -> nn.Module:
+    def copy() -> Any:
         double = deepcopy(model).double()
         if isinstance(double, NeuralODEClassifier):
             double = double.with_solver(replace(exactly(double.solver), precision=Precision.FLOAT32))
@@ -142,21 +142,20 @@ def subject_of_torchdiffeq(model: nn.Module, images: Images | None = None) -> Su
         InputError: If torchdiffeq is missing or not called, if a call cannot be redirected, or if no logits come out.
     """
     images = _grey(model) if images is None else images
-    solves = _seen("The model", model, images)
-    if not solves:
-        raise InputError("The model made no call of torchdiffeq's odeint or odeint_adjoint. Attack it as Subject(model).")
-    return _subject_of_solves(model, solves, images)
+    if solves := _seen("The model", model, images):
+        return _subject_of_solves(model, solves, images)
+    raise InputError("The model made no call of torchdiffeq's odeint or odeint_adjoint. Attack it as Subject(model).")
 
 
 def _subject_of_solves(model: nn.Module, solves: Sequence[RedirectedSolve], images: Images) -> Subject:
     changes: dict[str, Change] = {
-        "adjoint": lambda solver: replace(solver, gradient=GradientMode.ADJOINT),
+        "adjoint": by_adjoint,
         "exact": exactly,
         "tight": tightened,
         "fixed": lambda solver: in_few_steps(solver, _FEW),
     }
     limits, deployed = [solve.max_steps for solve in solves], _deployed(model)
-    adapts = all(solve.asked.method.is_adaptive and len(solve.solution.error) == len(images) for solve in solves)
+    adapts = all(solve.asked.steps is None and len(solve.solution.error) == len(images) for solve in solves)
     return Subject(
         logits=deployed,
         gradient_paths={"autograd": deployed, **{name: _under(change, model) for name, change in changes.items()}},
@@ -202,13 +201,13 @@ def _counted(model: nn.Module, images: Images) -> Int64[Tensor, " batch"]:
 
 
 def _grey(model: nn.Module) -> Images:
-    like = next(model.parameters(), torch.zeros(()))
-    return torch.full((2, 3, 32, 32), 0.5, device=like.device)
+    return torch.full((2, 3, 32, 32), 0.5, device=next(model.parameters(), torch.zeros(())).device)
 
 
 def _seen(name: str, model: nn.Module, images: Images) -> Sequence[RedirectedSolve]:
     """Return what one forward pass asks of torchdiffeq, after checking that logits come out of it."""
-    block = redirected() if importlib.util.find_spec("torchdiffeq") else nullcontext([])
+    there = importlib.util.find_spec("torchdiffeq") is not None
+    block: AbstractContextManager[list[RedirectedSolve]] = redirected() if there else nullcontext([])
     try:
         with torch.no_grad(), block as solves:
             logits = model(images)

@@ -13,27 +13,32 @@ from nodestill.attacks.gradient import loss_gradient
 from nodestill.attacks.losses import cross_entropy, dlr, margin
 from nodestill.attacks.subject import LogitsFn
 from nodestill.data import Batch
+from nodestill.errors import NodestillError
 from nodestill.shapes import Images, Labels, Logits
 
 _STEP = 1 / 255
 _LEAK_BATCH, _LEAK_BATCHES = 8, 4
+_NO_OTHER_WAY = ("autograd", "direct")  # the native gradient itself, or equal to `recompute` up to rounding
 
 
 def alternate_paths(case: Case) -> CheckResult | None:
-    """Does PGD along other ways to the same function fool images that the native gradient does not? (check 1)"""
-    paths = case.subject.gradient_paths
-    if not paths:
+    """Does PGD along other ways to the same function fool images that the native gradient does not? (1)"""
+    paths = {name: path for name, path in case.subject.gradient_paths.items() if name not in _NO_OTHER_WAY}
+    counts: dict[str, int | str] = {name: _fooled_along(case, path) for name, path in paths.items()}
+    fooled = {name: count for name, count in counts.items() if isinstance(count, int)}
+    if not fooled:
         return None
-    counts, union = {}, torch.zeros_like(case.fooled)
-    for name, path in paths.items():
-        fooled = case.fooled_along(lambda images, path=path: path, case.budget)
-        counts[name], union = int(fooled.sum()), union | fooled
-    what = f"fall to PGD along another path of the gradient, not along the native one; the strongest: {_largest(counts)}"
-    hits = max(counts.values())
-    warn = limits.STRONGER_PATH_WARN
-    return share_result(
-        "gradient-paths", hits, len(case.data), case.limit(limits.STRONGER_PATH), what, warn=warn, details=counts
-    )
+    what = f"fall to PGD along another path of the gradient, not along the native one; the strongest: {_largest(fooled)}"
+    hits, warn, limit = max(fooled.values()), limits.STRONGER_PATH_WARN, case.limit(limits.STRONGER_PATH)
+    return share_result("gradient-paths", hits, len(case.data), limit, what, warn=warn, details=counts)
+
+
+def _fooled_along(case: Case, path: LogitsFn) -> int | str:
+    """Return how many survivors fall along a path, or why it cannot be gone: an adjoint solve may fail on its way back."""
+    try:
+        return int(case.fooled_along(lambda images: path, case.budget).sum())
+    except NodestillError as error:
+        return f"failed: {error}"
 
 
 def _largest(counts: dict[str, int]) -> str:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from nodestill.attacks.audit import gradients, outside, pipeline, planted, solver, strength
 from nodestill.attacks.audit.case import Case
 from nodestill.attacks.audit.verdict import CheckResult, Verdict, worst
-from nodestill.errors import InputError
+from nodestill.errors import NodestillError
 
 Check = Callable[[Case], CheckResult | None]  # None: the subject does not offer what the check needs
 
@@ -72,7 +72,7 @@ def audit(
 def _result(name: str, case: Case) -> CheckResult | None:
     try:
         return CHECKS[name](case)
-    except InputError as error:  # a model that has no gradient, or that refuses what a check gives it
+    except NodestillError as error:  # a model without gradient, or one whose backward solve fails
         meaning = f"This check could not be made: {error}"
         return CheckResult(name, Verdict.INCONCLUSIVE, 0.0, 0.0, "not measured", meaning, 0)
 
