@@ -1,6 +1,7 @@
 """Minimum norms: the closed form of linear classifiers, what is returned when there is nothing to return, and foolbox."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -71,6 +72,38 @@ def test_faces_of_the_range_are_kept_and_cost_radius():
     assert result.images.flatten().tolist() == pytest.approx([1, 0.625, 0.625], abs=1e-3)
 
 
+def naive_minimum_norm(model, image, label, steps, first_step):
+    """The head of the module, one image at a time."""
+    x, r, best_norm, best = image, math.inf, math.inf, None
+    for k in range(steps):
+        fall = (1 + math.cos(math.pi * k / steps)) / 2
+        alpha, gamma = first_step * (0.01 + 0.99 * fall), 0.001 + 0.049 * fall
+        z = x.clone().requires_grad_(True)
+        logits = model(z[None])[0]
+        margin = max(other for i, other in enumerate(logits) if i != label) - logits[label]
+        (slope,) = torch.autograd.grad(margin, z)
+        norm = float((x - image).abs().max())
+        if int(logits.argmax()) != label:
+            best_norm, best = (norm, x) if norm <= best_norm else (best_norm, best)
+            r = min((1 - gamma) * r, best_norm)
+        elif best is not None:
+            r = (1 + gamma) * r
+        else:
+            r = (1 + gamma) * (norm + float(margin.detach().abs() / slope.abs().sum()))
+        x = oracles.clip(x + alpha * slope / slope.norm(), image, r)
+    return best
+
+
+@pytest.mark.parametrize(("first_step", "steps"), [(10.0, 60), (0.3, 40), (0.05, 60)])
+def test_every_image_takes_the_way_of_the_naive_reference(first_step, steps):
+    net, images = five_classes(), oracles.bytes_images(8, dtype=torch.float64)
+    labels = net(images).argmax(1)
+    naive = [naive_minimum_norm(net, image, int(label), steps, first_step) for image, label in zip(images, labels)]
+    result = fast_minimum_norm(net, images, labels, steps=steps, first_step=first_step)
+    expected = torch.stack([image if found is None else found for image, found in zip(images, naive)])
+    torch.testing.assert_close(result.images, expected, atol=1e-9, rtol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_what_is_returned_is_misclassified_and_as_far_away_as_it_says(dtype):
     net, images = five_classes(dtype), oracles.bytes_images(40, dtype=dtype)
@@ -129,12 +162,14 @@ def test_where_nothing_is_found_the_radius_is_infinite_and_the_image_clean():
     images = oracles.bytes_images(2)
 
     def constant(x):
+        assert torch.isfinite(x).all()
         return torch.tensor([[1.0, 0.0]]) + 0 * x.flatten(1)[:, :2]
 
-    result = fast_minimum_norm(constant, images, torch.tensor([0, 1]), steps=7)
-    assert result.radius.tolist() == [torch.inf, 0]
-    assert torch.equal(result.images, images)
-    assert result.bad_gradients.tolist() == [7, 7]
+    for logits_fn in (constant, lambda x: 0 * constant(x)):  # also where a margin of zero meets a gradient of zero
+        result = fast_minimum_norm(logits_fn, images, torch.tensor([0, 1]), steps=7)
+        assert result.radius.tolist() == [torch.inf, 0]
+        assert torch.equal(result.images, images)
+        assert result.bad_gradients.tolist() == [7, 7]
 
 
 def test_a_success_that_the_last_look_denies_is_none():

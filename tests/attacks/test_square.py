@@ -224,6 +224,16 @@ def test_failed_logits_are_never_robust():
     assert result.fooled[:4].all()
 
 
+def test_a_failure_is_kept_like_any_other_success():
+    # an image of stripes is classified, one with a square is not
+    def fails_on_squares(x):
+        return torch.where((x != x[:, :, :1]).flatten(1).any(1, keepdim=True), torch.nan, certain(x))
+
+    images = torch.full((COUNT, 3, 8, 8), 0.5)
+    result = square(fails_on_squares, images, torch.zeros_like(KEYS), LinfBudget(4, steps=9), keys=KEYS)
+    assert result.predictions.tolist() == [-1] * COUNT
+
+
 def test_mistakes_are_refused():
     net, images, labels = oracles.small_net(), oracles.bytes_images(2), torch.tensor([0, 1])
     with pytest.raises(InputError, match="must lie in"):

@@ -18,8 +18,7 @@ from nodestill.data.keyed import Stream, keyed_bits
 from nodestill.experiments.inner_attack import inner_attack
 from nodestill.experiments.members import build_model
 from nodestill.models import NeuralODEClassifier
-from nodestill.ode import Method, Solver
-from nodestill.ode.solver import StepRecord
+from nodestill.ode import Method, Solver, StepRecord
 from nodestill.training.robust_objectives import adversarially_supervised, divergence
 
 BUDGET = LinfBudget(8, step_255=3, steps=4)
@@ -225,7 +224,7 @@ def test_the_distance_to_the_teacher_grows(make):
 
 @EACH
 def test_weights_learn_after_an_attack_in_bfloat16(make):
-    """Autocast keeps converted weights. Those of an attack, made without a gradient, must not be used for learning."""
+    """Autocast keeps converted weights. Those of an attack, made without a gradient, are not to learn with (older torch)."""
     model, batch = make().train(), shown()
     objective = adversarially_supervised(model, inner_attack(model, BUDGET, 0))
     with torch.autocast("cpu", torch.bfloat16):

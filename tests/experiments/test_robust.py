@@ -116,9 +116,10 @@ def test_the_robust_digits_are_the_demos_student_with_a_robust_teacher():
     settings = robust.student.distillation
     assert (settings.objective, settings.once) == (RSLAD, True)
     assert settings.adversarial.eps_255 in robust.robustness.eps_255
-    assert replace(robust.student, distillation=None, training=demo.student.training) == replace(
-        demo.student, distillation=None
-    )
+    same = {"distillation": None, "solver": demo.student.solver}
+    assert replace(robust.student, **same) == replace(demo.student, **same)
+    assert robust.undistilled == demo.undistilled
+    assert robust.student.solver.method.is_adaptive  # so that the attacks replay
     assert settings.adversarial.steps * settings.adversarial.step_255 >= settings.adversarial.eps_255
 
 

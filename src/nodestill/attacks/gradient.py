@@ -81,12 +81,13 @@ def loss_gradient(logits_fn: LogitsFn, images: Images, labels: Labels, loss: Att
         point = images.detach().requires_grad_(True)
         logits = logits_fn(point)
         losses = loss(logits, labels)
-    if not losses.requires_grad:
+        total = losses.sum()
+    if not total.requires_grad:
         raise InputError(
             "The logits do not depend on the images differentiably. Gradient attacks need that: "
             "remove detach, no_grad or inference_mode from the model."
         )
-    (gradient,) = torch.autograd.grad(losses.sum(), point)
+    (gradient,) = torch.autograd.grad(total, point)
     finite = torch.isfinite(gradient)
     clean = torch.where(finite, gradient, 0)
     bad = ~finite.flatten(1).all(1) | (clean == 0).flatten(1).all(1)

@@ -72,11 +72,10 @@ def fast_minimum_norm(
 
     Source:
         Pintor et al. 2021, "Fast Minimum-norm Adversarial Attacks through Adaptive Norm Constraints", Algorithm 1, without
-        an adversarial starting point. The defaults are those of the authors' code, but for α, which is 10 where they
-        attack in L-infinity: their default of 1 cannot cross a large box. Differs: the first 1 + γ above is 1 in the
-        paper, where r can creep up to the boundary and never cross it, at any concave margin or a pixel that is white.
-        A zero gradient moves nothing and, before the first success, opens the radius to all of [0, 1]; the paper leaves
-        it undefined.
+        an adversarial starting point. The defaults are those of the authors' code, but for α: 10 is what they use for
+        L-infinity in their AttackBench. Differs: the first 1 + γ above is 1 in the paper, where r can creep up to the
+        boundary and never cross it, as with a concave margin or white pixels. A zero gradient moves nothing and, before
+        the first success, opens the radius to all of [0, 1]; the paper leaves it undefined.
     """
     require_attackable(images, labels)
     _require(steps, first_step, first_gamma)
@@ -105,14 +104,13 @@ class _Search(NamedTuple):
         closer = fooled & (norm <= state.best_norm)
         best = torch.where(closer[:, None, None, None], state.position, state.best)
         best_norm = torch.where(closer, norm, state.best_norm)
-        radius = _radius(state.radius, best_norm, norm, ascent, fooled, gamma).minimum(self._furthest())
+        radius = _radius(state.radius, best_norm, norm, ascent, fooled, gamma)
         moved = state.position + step * l2_normalized(ascent.gradient)
         return _State(self._within(moved, radius), radius, best, best_norm, state.bad_gradients + ascent.bad)
 
     def result(self, state: _State, steps: int) -> MinimumNormResult:
         with torch.no_grad():
-            fooled = predictions(self.logits_fn(state.best)) != self.labels
-        verified = fooled & torch.isfinite(state.best_norm)
+            verified = predictions(self.logits_fn(state.best)) != self.labels
         images = torch.where(verified[:, None, None, None], state.best, self.images)
         radius = torch.where(verified, 255 * state.best_norm, torch.inf)
         return MinimumNormResult(images, radius, steps, state.bad_gradients)
@@ -120,9 +118,6 @@ class _Search(NamedTuple):
     def _within(self, moved: Images, radius: Float[Tensor, " batch"]) -> Images:
         reach = radius[:, None, None, None]
         return torch.clamp(moved, (self.images - reach).clamp(min=0), (self.images + reach).clamp(max=1))
-
-    def _furthest(self) -> Float[Tensor, " batch"]:
-        return linf(torch.maximum(self.images, 1 - self.images))
 
 
 def _radius(

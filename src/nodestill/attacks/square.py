@@ -94,8 +94,9 @@ def _search(
 
 
 def _better(state: _State, candidate: Images, logits: Logits, labels: Labels) -> _State:
+    # where an image is fooled already, the candidate is that image
     gained, fooled = margin(logits, labels), predictions(logits) != labels
-    taken = ~state.fooled & (fooled | (gained > state.margin))
+    taken = fooled | (gained > state.margin)
     images = torch.where(taken[:, None, None, None], candidate, state.images)
     return _State(images, torch.where(taken, gained, state.margin), state.fooled | fooled)
 

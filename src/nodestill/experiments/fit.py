@@ -14,7 +14,7 @@ from nodestill.experiments.environment import environment
 from nodestill.experiments.inner_attack import inner_attack
 from nodestill.experiments.loaded import load_run
 from nodestill.experiments.members import Member, build_model
-from nodestill.experiments.recipe import DistillationObjective, TeacherRecipe
+from nodestill.experiments.recipe import Distillation, DistillationObjective, StudentRecipe, TeacherRecipe
 from nodestill.experiments.scoring import monitor, score
 from nodestill.experiments.store import RunFolder, Store
 from nodestill.models import Normalize, Whitening
@@ -151,21 +151,19 @@ def _train(learner: Learner, model: nn.Module, job: Job, done: int) -> None:
 
 def _objective(wrapped: nn.Module, model: nn.Module, job: Job) -> Objective:
     """Return what is minimised: by the model as Fabric wrapped it, at images that an attack finds on the model itself."""
-    teacher, smoothing = _teacher(job), job.member.training.label_smoothing
-    if teacher is not None:
-        return _taught(wrapped, model, teacher, job)
-    recipe = job.member.model
+    recipe, smoothing, teacher = job.member.model, job.member.training.label_smoothing, _teacher(job)
+    if isinstance(recipe, StudentRecipe) and recipe.distillation is not None and teacher is not None:
+        return _taught(wrapped, model, teacher, recipe.distillation, job)
     if isinstance(recipe, TeacherRecipe) and recipe.adversarial is not None:
         perturb = inner_attack(model, recipe.adversarial, job.member.seed)
         return adversarially_supervised(wrapped, perturb, label_smoothing=smoothing)
     return supervised(wrapped, label_smoothing=smoothing)
 
 
-def _taught(wrapped: nn.Module, model: nn.Module, teacher: nn.Module, job: Job) -> Objective:
-    plan, settings = job.member.training, job.member.model.distillation
-    temperature, weight, smoothing = settings.temperature, settings.kd_weight, plan.label_smoothing
+def _taught(wrapped: nn.Module, model: nn.Module, teacher: nn.Module, settings: Distillation, job: Job) -> Objective:
+    plan, temperature, weight = job.member.training, settings.temperature, settings.kd_weight
     lesson = once(teacher, job.train_set, mirrored=plan.augment.flip) if settings.once else live(teacher)
-    perturb = inner_attack(model, settings.adversarial, job.member.seed)
+    perturb, smoothing = inner_attack(model, settings.adversarial, job.member.seed), plan.label_smoothing
     match settings.objective:
         case DistillationObjective.HINTON:
             return taught(wrapped, lesson, temperature=temperature, kd_weight=weight, label_smoothing=smoothing)

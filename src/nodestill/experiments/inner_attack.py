@@ -15,6 +15,7 @@ from nodestill.attacks import LinfBudget, LogitsFn, pgd
 from nodestill.data import Batch
 from nodestill.data.keyed import Stream, keyed_bits
 from nodestill.models import NeuralODEClassifier
+from nodestill.ode import StepRecord
 from nodestill.shapes import Images
 from nodestill.training.robust_objectives import Perturb, Raised
 
@@ -59,7 +60,7 @@ def _as_attacked(model: nn.Module, images: Images) -> LogitsFn:
     """Return a model as a function to be attacked around clean images; a failed solve gives NaN logits."""
     if not isinstance(model, NeuralODEClassifier):
         return model
-    steps = ()
+    steps: tuple[StepRecord, ...] = ()
     if model.t1 and model.solver.method.is_adaptive:
         with torch.no_grad():
             steps = model.predict(images, raises=False).steps
@@ -76,4 +77,6 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-        torch.clear_autocast_cache()  # weights converted without a gradient would be used again, and never learn
+        # Older versions of torch would use weights that were converted without a gradient again: they would never learn
+        # (pytorch issue 112583).
+        torch.clear_autocast_cache()

@@ -62,7 +62,7 @@ def published(recipe: Recipe) -> dict[str, float]:
         Role.UNDISTILLED: PAPER_UNDISTILLED.get(recipe.dataset, {}).get(student.t1),
     }
     if student.t1 == 1:
-        of_temperature = PAPER_DISTILLED.get(recipe.dataset, {}).get(student.distillation.temperature, {})
+        of_temperature = PAPER_DISTILLED.get(recipe.dataset, {}).get(distillation.temperature, {})
         found[Role.DISTILLED] = of_temperature.get(depth)
     return {role.value: percent for role, percent in found.items() if percent is not None}
 
@@ -153,8 +153,8 @@ def _smoke(dataset: Dataset, views: Augment) -> Recipe:
 
 _RECIPES = (
     _demo(),
-    *robust_recipes(_demo()),
     *fast_recipes(),
+    *robust_recipes(_demo()),
     _smoke(Dataset.CIFAR10, CIFAR10_VIEWS),
     _smoke(Dataset.SVHN, SVHN_VIEWS),
     paper(Dataset.CIFAR10, 44, 10.0, 1.0),

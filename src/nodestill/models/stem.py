@@ -19,13 +19,14 @@ class Stem(Enum):
     FLAT = "flat"  # one convolution, same size: for 8x8 pictures
     DOWN4 = "down4"  # two convolutions of stride 2: 32x32 pictures become 8x8
     WHITENED = "whitened"  # patch whitening, then a transition: 32x32 pictures become 15x15
+    SMOOTH = "smooth"  # the same with GELU in place of ReLU, in the transitions between equations too
 
 
 def stem(kind: Stem, channels: int) -> nn.Sequential:
     """Return the convolutions that turn normalised images into a state, He-initialised with bias 0.
 
-    FLAT is one 3x3 convolution; DOWN4 is conv, GroupNorm, ReLU, conv, both 3x3 with stride 2; WHITENED is a `Whitening`,
-    ReLU and a `transition`.
+    FLAT is one 3x3 convolution; DOWN4 is conv, GroupNorm, ReLU, conv, both 3x3 with stride 2; WHITENED and SMOOTH are a
+    `Whitening`, ReLU or GELU, and a `transition`.
 
     Args:
         kind: Which one.
@@ -41,8 +42,8 @@ def stem(kind: Stem, channels: int) -> nn.Sequential:
         case Stem.DOWN4:
             first, second = _conv(3, channels, 2), _conv(channels, channels, 2)
             return nn.Sequential(first, nn.GroupNorm(groups, channels), nn.ReLU(), second)
-        case Stem.WHITENED:
-            return nn.Sequential(Whitening(), nn.ReLU(), transition(WHITENED_CHANNELS, channels))
+        case Stem.WHITENED | Stem.SMOOTH:
+            return nn.Sequential(Whitening(), _activation(kind), transition(WHITENED_CHANNELS, channels, kind))
 
 
 def as_state(features: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch channels rows columns"]:
@@ -51,18 +52,23 @@ def as_state(features: Float[Tensor, "batch channels rows columns"]) -> Float[Te
     return features.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
-def transition(channels_in: int, channels_out: int) -> nn.Sequential:
-    """Return what makes the end of one equation the start of the next: 3x3 conv, 2x2 max-pool, BatchNorm, ReLU.
+def transition(channels_in: int, channels_out: int, kind: Stem = Stem.WHITENED) -> nn.Sequential:
+    """Return what makes the end of one equation the start of the next: 3x3 conv, 2x2 max-pool, BatchNorm, ReLU or GELU.
 
     BatchNorm stands outside of every f: with the statistics of training fixed, each image is classified by itself.
 
     Args:
         channels_in: Channels of the input, >= 1.
         channels_out: Channels of the output, >= 1; its picture has half the size.
+        kind: Of the model's stem: SMOOTH has GELU, all others ReLU.
     """
     conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight)
-    return nn.Sequential(conv, nn.MaxPool2d(2), nn.BatchNorm2d(channels_out), nn.ReLU())
+    return nn.Sequential(conv, nn.MaxPool2d(2), nn.BatchNorm2d(channels_out), _activation(kind))
+
+
+def _activation(kind: Stem) -> nn.Module:
+    return nn.GELU(approximate="tanh") if kind is Stem.SMOOTH else nn.ReLU()
 
 
 def encoders(kind: Stem, widths: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> list[nn.Module]:
@@ -78,7 +84,7 @@ def encoders(kind: Stem, widths: Sequence[int], mean: Sequence[float], std: Sequ
         InputError: If a value is out of range.
     """
     first = nn.Sequential(Normalize(mean, std), stem(kind, widths[0]))
-    return [first, *(transition(before, after) for before, after in pairwise(widths))]
+    return [first, *(transition(before, after, kind) for before, after in pairwise(widths))]
 
 
 def _conv(channels_in: int, channels_out: int, stride: int) -> nn.Conv2d:
