@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import tiny
-from nodestill.attacks import AttackName
+from nodestill.attacks import AttackName, LinfBudget
 from nodestill.data import Augment
 from nodestill.errors import RecipeError
 from nodestill.experiments import Recipe, Role, fingerprint, from_plain, recipes, to_plain, with_overrides
@@ -198,7 +198,7 @@ def test_a_fingerprint_is_of_values_not_of_their_order_or_type():
     assert fingerprint(one) == fingerprint(other)
     assert fingerprint("a", "b") != fingerprint("b", "a")
     assert fingerprint("ab") != fingerprint("a", "b")
-    assert fingerprint(tiny.recipe().robustness) == fingerprint(to_plain(tiny.recipe().robustness))
+    assert fingerprint(LinfBudget(8)) == fingerprint(to_plain(LinfBudget(8)))
 
 
 def test_a_fingerprint_knows_nothing_of_what_moves_no_result():
