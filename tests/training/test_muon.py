@@ -61,7 +61,17 @@ def test_an_orthogonal_update_has_equal_singular_values():
 
 def test_kernels_of_layers_are_orthogonalised_and_time_kernels_are_not():
     f = ConvDynamics(4, layers=2, norm=Norm.GROUP, activation=Activation.RELU, t1=1.0)
-    orthogonalised, others = build_optimizer(f, Training(Optimizer.MUON, 0.1, 1)).param_groups
-    assert (orthogonalised["orthogonal"], others["orthogonal"]) == (True, False)
+    plan = Training(Optimizer.MUON, 0.1, 1, vector_rate=8.0)
+    orthogonalised, others, vectors = build_optimizer(f, plan).param_groups
+    assert [group["orthogonal"] for group in (orthogonalised, others, vectors)] == [True, False, False]
     assert {id(p) for p in orthogonalised["params"]} == {id(conv.weight) for conv in f.convs}
-    assert {id(p) for p in orthogonalised["params"] + others["params"]} == {id(p) for p in f.parameters()}
+    assert [p is f.time_kernels for p in others["params"]] == [True]
+    assert {id(p) for p in vectors["params"]} == {id(p) for p in f.parameters() if p.dim() == 1}
+
+
+def test_biases_and_norms_may_have_a_higher_rate():
+    weight, bias = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
+    weight.grad, bias.grad = torch.ones(2, 2), torch.ones(2)
+    Muon([], [weight, bias], 0.1, 0.0, 0.0, vector_rate=8.0).step()
+    torch.testing.assert_close(weight.detach(), torch.full((2, 2), -0.1))
+    torch.testing.assert_close(bias.detach(), torch.full((2,), -0.8))

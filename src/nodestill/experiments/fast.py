@@ -13,7 +13,7 @@ CIFAR10_VIEWS = Augment(crop_padding=4, flip=True)
 SVHN_VIEWS = Augment(crop_padding=4)  # digits are not mirrored
 
 
-def _quick(epochs: int, views: Augment, label_smoothing: float) -> Training:
+def _quick(epochs: int, views: Augment, label_smoothing: float, vector_rate: float = 1.0) -> Training:
     return Training(
         Optimizer.MUON,
         0.05,
@@ -25,6 +25,7 @@ def _quick(epochs: int, views: Augment, label_smoothing: float) -> Training:
         label_smoothing=label_smoothing,
         augment=views,
         precision=Precision.BFLOAT16,
+        vector_rate=vector_rate,
     )
 
 
@@ -36,7 +37,7 @@ def _fast(name: str, dataset: Dataset, views: Augment, epochs: int, teacher_epoc
     The teacher is asked once for each image and has little weight: it is worse than the student becomes.
     """
     near = replace(views, crop_padding=2, reflect=True, alternate=views.flip)
-    student = _quick(epochs, near, label_smoothing=0.2)
+    student = _quick(epochs, near, label_smoothing=0.2, vector_rate=8.0)
     solver = Solver(Method.MIDPOINT, steps=1, gradient=GradientMode.DIRECT, precision=Precision.BFLOAT16)
     return Recipe(
         name=name,

@@ -12,6 +12,8 @@ from nodestill.models.group_norm import norm_groups
 from nodestill.models.normalize import Normalize
 from nodestill.models.whitening import WHITENED_CHANNELS, Whitening
 
+_QUICK = 0.4  # share of a batch in the running statistics: a short training has no long past worth an average
+
 
 class Stem(Enum):
     """The convolutions that turn an image into the state."""
@@ -19,7 +21,7 @@ class Stem(Enum):
     FLAT = "flat"  # one convolution, same size: for 8x8 pictures
     DOWN4 = "down4"  # two convolutions of stride 2: 32x32 pictures become 8x8
     WHITENED = "whitened"  # patch whitening, then a transition: 32x32 pictures become 15x15
-    SMOOTH = "smooth"  # the same with GELU in place of ReLU, in the transitions between equations too
+    SMOOTH = "smooth"  # the same with GELU in place of ReLU and quicker batch statistics, in all transitions
 
 
 def stem(kind: Stem, channels: int) -> nn.Sequential:
@@ -64,7 +66,8 @@ def transition(channels_in: int, channels_out: int, kind: Stem = Stem.WHITENED) 
     """
     conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight)
-    return nn.Sequential(conv, nn.MaxPool2d(2), nn.BatchNorm2d(channels_out), _activation(kind))
+    norm = nn.BatchNorm2d(channels_out, momentum=_QUICK if kind is Stem.SMOOTH else 0.1)
+    return nn.Sequential(conv, nn.MaxPool2d(2), norm, _activation(kind))
 
 
 def _activation(kind: Stem) -> nn.Module:

@@ -1,5 +1,7 @@
 """Muon: momentum whose step is made orthogonal, for convolutions; Nesterov momentum for all other parameters.
 
+Biases and norms may have a higher rate: their gradient is small beside that of an orthogonal step's kernels.
+
 The weights of a convolution are a matrix from patches to channels. Its momentum is replaced by the nearest matrix with all
 singular values equal, so that no direction is learned slowly only because its gradient is small.
 """
@@ -23,6 +25,7 @@ class Muon(torch.optim.Optimizer):
         lr: Rate, > 0; the singular values of an orthogonal step are about max(1, sqrt(rows / columns)) times it.
         momentum: Of both, in [0, 1).
         weight_decay: Decoupled, of convolutions alone.
+        vector_rate: Rate of parameters of one dimension, biases and norms, over `lr`, > 0.
 
     Source:
         Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; quintic iteration and scale as there.
@@ -36,8 +39,13 @@ class Muon(torch.optim.Optimizer):
         lr: float,
         momentum: float,
         weight_decay: float,
+        vector_rate: float = 1.0,
     ) -> None:
-        groups = [{"params": list(convolutions), "orthogonal": True}, {"params": list(others), "orthogonal": False}]
+        groups = [
+            {"params": list(convolutions), "orthogonal": True, "rate": 1.0},
+            {"params": [one for one in others if one.dim() != 1], "orthogonal": False, "rate": 1.0},
+            {"params": [one for one in others if one.dim() == 1], "orthogonal": False, "rate": vector_rate},
+        ]
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__([group for group in groups if group["params"]], defaults)
 
@@ -50,7 +58,7 @@ class Muon(torch.optim.Optimizer):
                     self._move(parameter, group)
 
     def _move(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
-        state, momentum, lr = self.state[parameter], group["momentum"], group["lr"]
+        state, momentum, lr = self.state[parameter], group["momentum"], group["rate"] * group["lr"]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         state["momentum"].mul_(momentum).add_(parameter.grad)

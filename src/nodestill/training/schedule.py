@@ -44,6 +44,7 @@ class Training:
         label_smoothing: Share of the target spread over all classes, in [0, 1).
         augment: How training images are varied.
         precision: Arithmetic outside an ODE's f, which has its own in `Solver.precision`.
+        vector_rate: Rate of biases and norms over `lr`, > 0; of Muon alone.
         compiled: Whether forward and backward pass run as a compiled graph; only with solves of fixed steps. Moves no result
             beyond rounding. Fast if the batches divide the images: another size is another graph.
 
@@ -63,6 +64,7 @@ class Training:
     label_smoothing: float = 0.0
     augment: Augment = field(default_factory=Augment)
     precision: Precision = Precision.FLOAT32
+    vector_rate: float = field(default=1.0, metadata={"later": True})
     compiled: bool = field(default=False, metadata={"moves_results": False})
 
     def __post_init__(self) -> None:
@@ -77,6 +79,8 @@ class Training:
         _require(
             not needs_peak or len(self.milestones) == 1, "milestones", self.milestones, "be one peak for triangle", "try 0.2"
         )
+        ours = self.vector_rate > 0 and (self.vector_rate == 1 or self.optimizer is Optimizer.MUON)
+        _require(ours, "vector_rate", self.vector_rate, "be positive, and 1 unless the optimizer is muon", "8 is fast")
         _require(0 < self.decay <= 1, "decay", self.decay, "lie in (0, 1]", "0.1 is the paper's")
         _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "lie in [0, 1)", "0 switches it off")
 
@@ -121,4 +125,11 @@ def _muon(model: nn.Module, plan: Training) -> Muon:
     """Return Muon for the kernels of all convolutions; time kernels of an f are no convolution of their own."""
     kernels = {id(layer.weight): layer.weight for layer in model.modules() if isinstance(layer, nn.Conv2d)}
     others = [parameter for parameter in model.parameters() if id(parameter) not in kernels]
-    return Muon(list(kernels.values()), others, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay)
+    return Muon(
+        list(kernels.values()),
+        others,
+        lr=plan.lr,
+        momentum=plan.momentum,
+        weight_decay=plan.weight_decay,
+        vector_rate=plan.vector_rate,
+    )
