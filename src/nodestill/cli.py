@@ -196,12 +196,12 @@ def audit(
     """
     from nodestill import experiments
 
-    asked = experiments.asked_audit(tier, eps, checks, batch_size, seed)
+    asked, limit = experiments.asked_audit(tier, eps, checks, batch_size, seed), experiments.asked_verdict(fail_on)
     with _workspace(common) as workspace:
         attacked = experiments.attacked_model(model, workspace, dataset)
         audited = experiments.audit_model(attacked, asked, workspace.watch)
     show_audit(attacked.folder, audited, out)
-    experiments.require_verdict(audited, fail_on)
+    experiments.require_verdict(audited, limit)
 
 
 @app.command

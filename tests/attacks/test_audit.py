@@ -70,7 +70,7 @@ def test_a_detached_stem_is_caught_and_the_other_checks_say_that_they_could_not_
 def test_a_radius_in_normalised_units_is_caught_by_the_use_of_the_budget():
     result = one("budget-use", fixtures.honest(), attack=fixtures.in_normalised_units)
     assert result.verdict is Verdict.FAIL
-    assert result.measured == pytest.approx(0.25, abs=0.01)  # of the radius
+    assert result.measured == 0  # no pixel ends on a face of the box
 
 
 def test_an_attack_that_goes_the_wrong_way_does_not_find_what_was_planted():

@@ -118,6 +118,27 @@ def test_transfer_tries_the_images_of_relatives():
     assert torch.equal(after(start(asked), rows).radius_255, smallest_radii())  # they point the same way
 
 
+def test_transfer_without_relatives_is_refused():
+    with pytest.raises(InputError, match="Leave transfer out"):
+        next(hunt_down(hunt(), [AttackName.TRANSFER], RADII))
+
+
+def test_what_only_the_replay_takes_for_fooled_is_attacked_again_as_deployed():
+    """A replay that is wrong about every image costs tries, not soundness."""
+    model = fixtures.Sharp().eval()
+    astray = fixtures.honest()._replace(replay=lambda clean: lambda x: -model(x))
+    asked = hunt(astray)
+    state = after(start(asked), hunt_down(asked, [AttackName.APGD_CE], RADII))
+    assert torch.equal(state.radius_255, smallest_radii())
+
+
+def test_failed_images_are_counted():
+    model = fixtures.Sharp().eval()
+    failing = Subject(lambda x: torch.where(x[:, 0, 0, :1] > 0.62, torch.nan, model(x)), batch_independent=True)
+    rows = list(hunt_down(hunt(failing), [AttackName.MI_FGSM], RADII))
+    assert sum(row.failed_images for row in rows) > 0
+
+
 def test_the_curve_counts_what_nothing_fooled():
     asked = hunt()
     rows = list(hunt_down(asked, [AttackName.PGD], RADII))

@@ -18,6 +18,7 @@ from nodestill.experiments import (
     Workspace,
     asked_attack,
     asked_audit,
+    asked_verdict,
     attack_model,
     attacked_model,
     audit_model,
@@ -79,7 +80,7 @@ def test_an_audit_that_was_stopped_goes_on(workspace):
 
     with pytest.raises(TimeUp):
         audit_model(attacked, asked, stop)
-    key = attacked.key(asked, sorted(attacked.kin))
+    key = attacked.key(asked, *attacked.relatives)
     made = [row["name"] for row in attacked.folder.rows("audit.jsonl") if row["recipe"] == key]
     assert made == list(CHEAP[: CHEAP.index("planted")])
     audited = audit_model(attacked, asked, workspace.watch)
@@ -148,6 +149,43 @@ def test_anybodys_model_needs_its_images_named(workspace, tmp_path):
         attacked_model(net_file(tmp_path), workspace, None)
 
 
+def test_rows_of_other_relatives_are_made_again(workspace):
+    asked = RobustnessRecipe(Protocol.SOUND, (AttackName.TRANSFER,), (0, 8), 20, 10, effort=Effort(4, 4, 1, 8, 5))
+    attacked = attacked_model("tiny:stem-only", workspace, None)
+    key = attack_model(attacked, asked, workspace)
+    fewer = replace(attacked, kin={"teacher": attacked.kin["teacher"]}, relatives=attacked.relatives[:1])
+    assert attack_model(fewer, asked, workspace) == key
+    rows = [row for row in attacked.folder.rows("robustness.jsonl") if row["recipe"] == key]
+    assert [(row["eps_255"], row["relatives"]) for row in rows] == [(0, [fewer.relatives[0]]), (8, [fewer.relatives[0]])]
+
+
+def test_a_model_without_gradient_is_audited_all_the_same(workspace, tmp_path):
+    path = tmp_path / "detached.py"
+    path.write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.norm, self.head = torch.nn.BatchNorm2d(3), torch.nn.Linear(192, 10)\n"
+        "    def forward(self, x):\n"
+        "        return self.head(self.norm(x.detach()).flatten(1))\n"
+    )
+    attacked = attacked_model(f"{path}:Net", workspace, "digits")
+    audited = audit_model(attacked, replace(ASKED, checks=("gradient-flow", "planted")), workspace.watch)
+    assert [result.verdict for result in audited.results] == [Verdict.FAIL, Verdict.INCONCLUSIVE]
+    assert "differentiably" in read_audit(attacked.folder).summary["failed"]
+    assert "could not be made" in write_audit_report(read_audit(attacked.folder), tmp_path).with_suffix(".md").read_text()
+
+
+def test_a_model_of_other_classes_is_refused(workspace, tmp_path):
+    path = tmp_path / "five.py"
+    path.write_text("import torch\nnet = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 5))\n")
+    with pytest.raises(InputError, match="10 classes"):
+        attacked_model(f"{path}:net", workspace, "digits")
+    with pytest.raises(InputError, match="Leave it out"):
+        attacked_model("tiny", workspace, "digits")
+
+
 def test_what_an_attack_is_asked_for(workspace):
     attacked = attacked_model("tiny", workspace, None)
     sound = asked_attack([("protocol", "sound")], 10, 10, attacked)
@@ -164,6 +202,8 @@ def test_what_an_attack_is_asked_for(workspace):
         (("quick", 300, None, 64, 0), "1 ... 255"),
         (("quick", 8, "planned", 64, 0), "planted"),
         (("quick", 8, None, 0, 0), "batch-size"),
+        (("quick", 8, ",", 64, 0), "at least one"),
+        (("quick", 8, "planted,planted", 64, 0), "each once"),
     ],
 )
 def test_an_audit_that_cannot_be_meant_is_refused(arguments, said):
@@ -174,15 +214,17 @@ def test_an_audit_that_cannot_be_meant_is_refused(arguments, said):
 def test_a_verdict_may_be_required(workspace):
     attacked = attacked_model("tiny", workspace, None)
     audited = audit_model(attacked, ASKED, workspace.watch)
-    require_verdict(audited, None)
+    require_verdict(audited, asked_verdict(None))
     worse = [result for result in audited.results if result.verdict is not Verdict.PASS]
     assert worse
     with pytest.raises(AuditFailed, match=worse[0].name):
-        require_verdict(audited, "warn")
-    with pytest.raises(InputError, match="everything would fail"):
-        require_verdict(audited, "pass")
+        require_verdict(audited, asked_verdict("WARN"))
     passed = replace(audited, results=tuple(result for result in audited.results if result.verdict is Verdict.PASS))
-    require_verdict(passed, "warn")
+    require_verdict(passed, asked_verdict("warn"))
+    warned = replace(audited, results=(replace(worse[0], verdict=Verdict.WARN),))
+    require_verdict(warned, asked_verdict("inconclusive"))
+    with pytest.raises(InputError, match="fail, inconclusive, warn"):
+        asked_verdict("pass")
 
 
 def test_the_weights_are_as_they_were(workspace):

@@ -15,7 +15,14 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from nodestill.attacks.budget import LinfBudget, project
-from nodestill.attacks.gradient import Ascent, AttackResult, loss_gradient, require_attackable, score
+from nodestill.attacks.gradient import (
+    Ascent,
+    AttackResult,
+    loss_gradient,
+    require_attackable,
+    require_keys,
+    score,
+)
 from nodestill.attacks.losses import AttackLoss, cross_entropy, dlr_towards, likely_targets
 from nodestill.attacks.random_start import keyed_uniform
 from nodestill.attacks.subject import LogitsFn, predictions
@@ -227,8 +234,7 @@ def checkpoints(steps: int) -> dict[int, int]:
 
 def _require(images: Images, labels: Labels, keys: Int64[Tensor, " keys"]) -> None:
     require_attackable(images, labels)
-    if len(keys) != len(images):
-        raise InputError(f"{len(keys)} keys do not fit {len(images)} images. Give each image one: its place in the image set.")
+    require_keys(keys, images)
 
 
 def _start(images: Images, budget: LinfBudget, keys: Int64[Tensor, " batch"], seed: int, *further: int) -> Images:

@@ -53,6 +53,16 @@ def require_attackable(images: Images, labels: Labels) -> None:
         )
 
 
+def require_keys(keys: Int64[Tensor, " keys"], images: Images) -> None:
+    """Check that each image has a key of its random numbers.
+
+    Raises:
+        InputError: If there are more or fewer keys than images.
+    """
+    if len(keys) != len(images):
+        raise InputError(f"{len(keys)} keys do not fit {len(images)} images. Give each image one: its place in the image set.")
+
+
 class Ascent(NamedTuple):
     """The direction in which a loss grows at a batch of images, and what was seen on the way."""
 

@@ -10,12 +10,19 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from nodestill.attacks.budget import LinfBudget, project
-from nodestill.attacks.gradient import AttackResult, all_fooled, loss_gradient, require_attackable, score, where_not_fooled
+from nodestill.attacks.gradient import (
+    AttackResult,
+    all_fooled,
+    loss_gradient,
+    require_attackable,
+    require_keys,
+    score,
+    where_not_fooled,
+)
 from nodestill.attacks.losses import AttackLoss, cross_entropy
 from nodestill.attacks.momentum import mi_fgsm
 from nodestill.attacks.random_start import keyed_uniform
 from nodestill.attacks.subject import LogitsFn
-from nodestill.errors import InputError
 from nodestill.shapes import Images, Labels
 
 Attack = Callable[[LogitsFn, Images, Labels, LinfBudget], AttackResult]  # further settings bound by functools.partial
@@ -87,18 +94,17 @@ def pgd(
         Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks", section 2.1.
     """
     require_attackable(images, labels)
-    if len(keys) != len(images):
-        raise InputError(f"{len(keys)} keys do not fit {len(images)} images. Give each image one: its place in the image set.")
+    require_keys(keys, images)
     adversarial = images
     if random_start:
         start = keyed_uniform(keys, seed, budget.eps_255, images[0].numel()).view(images.shape)
         adversarial = project(images + budget.eps * start.to(images), images, budget.eps)
-    bad_gradients = torch.zeros_like(labels)
+    bad_gradients, calls = torch.zeros_like(labels), 0
     for _ in range(budget.steps):
         ascent = loss_gradient(logits_fn, adversarial, labels, loss)
         moved = project(adversarial + budget.step * ascent.gradient.sign(), images, budget.eps)
         adversarial = where_not_fooled(ascent, labels, moved, adversarial) if until_fooled else moved
-        bad_gradients += ascent.bad
+        bad_gradients, calls = bad_gradients + ascent.bad, calls + 1
         if until_fooled and all_fooled(ascent, labels):
             break
-    return score(logits_fn, images, adversarial, labels, budget, bad_gradients, budget.steps)
+    return score(logits_fn, images, adversarial, labels, budget, bad_gradients, calls)

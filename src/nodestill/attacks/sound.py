@@ -23,6 +23,7 @@ from nodestill.attacks.rows import AttackName, Protocol, RobustnessRow
 from nodestill.attacks.subject import predictions
 from nodestill.attacks.tries import NEVER, tried
 from nodestill.data import eval_batches
+from nodestill.errors import InputError
 from nodestill.intervals import wilson_interval
 from nodestill.shapes import Images
 
@@ -42,6 +43,7 @@ class SoundRow:
     radii_255: tuple[int, ...]  # the radius at which each of them fell, rounded up
     unconfirmed: int  # fooled along the path of the gradient, but not as deployed: not counted as fooled
     bad_gradient_images: int
+    failed_images: int  # their final logits are not finite: they count as fallen
     gradient_calls: float  # mean over the images of the whole set
     effort: Mapping[str, int]
     seed: int
@@ -109,9 +111,11 @@ def hunt_down(
         The rows that are not yet done.
 
     Raises:
-        InputError: If a radius is out of range.
+        InputError: If a radius is out of range, or transfer is asked for without relatives.
     """
     radii = sorted({LinfBudget(eps).eps_255 for eps in eps_255} - {0})
+    if AttackName.TRANSFER in attacks and not hunt.kin:
+        raise InputError("There are no other models whose images could be tried. Leave transfer out, or name relatives.")
     state = start(hunt) if state is None else state
     for row in done:
         state = state.after(row)
@@ -132,16 +136,17 @@ def _row(hunt: Hunt, attack: AttackName, eps: int, state: WorstCase, on_fallen: 
         result = tried(hunt, attack, eps, batch, wanted)
         fallen = result.fooled & wanted & (result.radius_255 < state.radius_255[batch.index])
         on_fallen(ImageFallen(batch.index[fallen], result.images[fallen], result.radius_255[fallen], attack))
-        tries.append((batch.index[fallen], result.radius_255[fallen], result))
+        tries.append((batch.index[fallen], result.radius_255[fallen], wanted, result))
     return SoundRow(
         attack=attack.value,
         eps_255=eps,
         images=len(hunt.data),
         attacked=int(active.sum()),
-        fooled=tuple(place for places, _, _ in tries for place in places.tolist()),
-        radii_255=tuple(radius for _, radii, _ in tries for radius in radii.tolist()),
-        unconfirmed=sum(result.unconfirmed for *_, result in tries),
-        bad_gradient_images=sum(int(result.bad.sum()) for *_, result in tries),
+        fooled=tuple(place for places, *_ in tries for place in places.tolist()),
+        radii_255=tuple(radius for _, radii, *_ in tries for radius in radii.tolist()),
+        unconfirmed=sum(int((result.unconfirmed & wanted).sum()) for *_, wanted, result in tries),
+        bad_gradient_images=sum(int((result.bad & wanted).sum()) for *_, wanted, result in tries),
+        failed_images=sum(int((result.failed & wanted).sum()) for *_, wanted, result in tries),
         gradient_calls=sum(result.calls for *_, result in tries) / len(hunt.data),
         effort=vars(hunt.effort),
         seed=hunt.seed,
@@ -186,7 +191,7 @@ def worst_case_curve(
                 wilson_low=low,
                 wilson_high=high,
                 bad_gradient_images=max((row.bad_gradient_images for row in here), default=0),
-                failed_images=0,
+                failed_images=max((row.failed_images for row in here), default=0),
                 gradient_calls=round(sum(row.gradient_calls for row in here)),
                 mean_evaluations=None,
                 predicted=(),

@@ -14,11 +14,15 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from nodestill.attacks.budget import LinfBudget, project
-from nodestill.attacks.gradient import AttackResult, require_attackable, score
+from nodestill.attacks.gradient import (
+    AttackResult,
+    require_attackable,
+    require_keys,
+    score,
+)
 from nodestill.attacks.losses import margin
 from nodestill.attacks.subject import LogitsFn, predictions
 from nodestill.data.keyed import Stream, further_bits, integers_below, keyed_bits
-from nodestill.errors import InputError
 from nodestill.shapes import Images, Labels, Logits
 
 _FIRST_SHARE = 0.8  # p: of the pixels, in the first square
@@ -67,8 +71,7 @@ def square(
         nothing is not drawn again.
     """
     require_attackable(images, labels)
-    if len(keys) != len(images):
-        raise InputError(f"{len(keys)} keys do not fit {len(images)} images. Give each image one: its place in the image set.")
+    require_keys(keys, images)
     with torch.no_grad():
         found = _search(logits_fn, images, labels, budget, keys, seed)
     return score(logits_fn, images, found, labels, budget, torch.zeros_like(labels), 0)

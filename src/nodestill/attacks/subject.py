@@ -8,10 +8,10 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
-from nodestill.shapes import Images, Logits
+from nodestill.shapes import Images, Labels, Logits
 
 LogitsFn = Callable[[Images], Logits]
 
@@ -31,6 +31,12 @@ class Subject(NamedTuple):
     effort: Callable[[Images], Float[Tensor, "batch 1"]] | None = None  # what the solver's error control sees; differentiable
     max_steps: int | None = None  # of one solve; None: no limit, or no solver
     module: nn.Module | None = None  # to look at, never to call
+
+
+def wrong(subject: Subject, images: Images, labels: Labels) -> Bool[Tensor, " batch"]:
+    """Return which images the model gets wrong as deployed; logits that are not finite are wrong."""
+    with torch.no_grad():
+        return predictions(subject.logits(images)) != labels
 
 
 def predictions(logits: Logits) -> Int64[Tensor, " batch"]:

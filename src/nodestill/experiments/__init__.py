@@ -3,7 +3,7 @@
 from nodestill.experiments.asked import asked_recipe
 from nodestill.experiments.attacked import Attacked, attacked_model
 from nodestill.experiments.attacking import asked_attack, attack_model
-from nodestill.experiments.auditing import Audited, AuditRecipe, asked_audit, audit_model, require_verdict
+from nodestill.experiments.auditing import Audited, AuditRecipe, asked_audit, asked_verdict, audit_model, require_verdict
 from nodestill.experiments.loaded import Loaded, find_run, load_run
 from nodestill.experiments.paper import published, recipe_named, recipes
 from nodestill.experiments.plain import fingerprint, from_plain, to_plain, with_overrides
@@ -36,6 +36,7 @@ __all__ = [
     "asked_attack",
     "asked_audit",
     "asked_recipe",
+    "asked_verdict",
     "attack_key",
     "attack_model",
     "attack_run",

@@ -17,6 +17,7 @@ from nodestill.experiments.records import experiments_named
 from nodestill.experiments.store import RunFolder, Store
 from nodestill.experiments.subjects import subject_from_file, subject_of_model
 from nodestill.experiments.workspace import Workspace
+from nodestill.shapes import Images
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Attacked:
         identity: Which data they are.
         folder: Where rows go.
         kin: Other models of the same images by name: those of its experiments.
+        relatives: Their folders, in the same order.
         weights: Checksum of the weights of anybody's model; empty for a run, whose folder is named by what made it.
     """
 
@@ -39,6 +41,7 @@ class Attacked:
     identity: DataIdentity
     folder: RunFolder
     kin: Mapping[str, LogitsFn]
+    relatives: tuple[str, ...] = ()
     weights: str = ""
 
     def key(self, *asked: object) -> str:
@@ -46,11 +49,14 @@ class Attacked:
         return fingerprint(*asked, self.identity.key, *([self.weights] if self.weights else []))
 
 
-def _weights_key(subject: Subject) -> str:
-    """Return a checksum of the parameters and buffers of a model that shows them."""
-    digest = hashlib.sha256()
+def _weights_key(subject: Subject, file: Path, images: Images) -> str:
+    """Return a checksum of a model's file, and of its parameters and buffers or, where it does not show them, its answers."""
+    digest = hashlib.sha256(file.read_bytes())
     for name, tensor in (subject.module.state_dict() if subject.module is not None else {}).items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    if subject.module is None:
+        with torch.no_grad():
+            digest.update(subject.logits(images).double().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -67,6 +73,8 @@ def attacked_model(name: str, workspace: Workspace, dataset: str | None) -> Atta
         InputError: If the data set is missing or none can be made of what the file holds.
     """
     is_file = ".py:" in name or name.endswith(".py")
+    if dataset is not None and not is_file:
+        raise InputError(f"--dataset is for models of your own; {name!r} is a run, and knows its images. Leave it out.")
     return _from_file(name, workspace, dataset) if is_file else _from_run(name, workspace)
 
 
@@ -93,12 +101,14 @@ def attacked_run(folder: RunFolder, workspace: Workspace, identity: DataIdentity
     model, class_names, recipe = load_run(folder, device)
     require_classes(folder, class_names, data)
     data, title = data.to(device), f"{recipe['title']}, {recipe['role']}"
-    return Attacked(title, subject_of_model(model), data, identity, folder, _kin(folder, workspace.store, device, data))
+    kin = _kin(folder, workspace.store, device, data)
+    logits = {role: fn for role, (_, fn) in kin.items()}
+    return Attacked(title, subject_of_model(model), data, identity, folder, logits, tuple(name for name, _ in kin.values()))
 
 
-def _kin(folder: RunFolder, store: Store, device: torch.device, data: ImageSet) -> dict[str, LogitsFn]:
-    """Return the other finished models of the experiments that list a run, by role."""
-    found: dict[str, LogitsFn] = {}
+def _kin(folder: RunFolder, store: Store, device: torch.device, data: ImageSet) -> dict[str, tuple[str, LogitsFn]]:
+    """Return folder and logits of the other finished models of the experiments that list a run, by role."""
+    found: dict[str, tuple[str, LogitsFn]] = {}
     for experiment in experiments_named(store.root, "*"):
         members = [store.folder(member) for member in store.folder(experiment).read("experiment.json", "members")["members"]]
         if folder.path.name in {member.path.name for member in members}:
@@ -106,7 +116,7 @@ def _kin(folder: RunFolder, store: Store, device: torch.device, data: ImageSet) 
                 if member.is_done and member.path.name != folder.path.name:
                     loaded = load_run(member, device)
                     if tuple(loaded.class_names) == data.class_names:
-                        found.setdefault(loaded.recipe["role"], subject_of_model(loaded.model).logits)
+                        found.setdefault(loaded.recipe["role"], (member.path.name, subject_of_model(loaded.model).logits))
     return found
 
 
@@ -117,7 +127,24 @@ def _from_file(name: str, workspace: Workspace, dataset: str | None) -> Attacked
         )
     kind, device = from_plain(Dataset, dataset, "--dataset"), device_of(workspace.accelerator)
     data = load_image_set(kind, Split.TEST, workspace.data_root).to(device)
-    subject = subject_from_file(name, data.at(torch.arange(min(2, len(data)))).images)
-    plain = Path(name.split(":")[0]).stem + "-" + fingerprint(name)
-    folder, identity = workspace.store.folder(f"attacked-{plain}"), identify(kind, workspace.data_root)
-    return Attacked(name, subject, data, identity, folder, {}, _weights_key(subject))
+    images = data.at(torch.arange(min(2, len(data)))).images
+    subject = subject_from_file(name, images)
+    _require_answers(name, subject, images, data)
+    file = Path(name.rpartition(":")[0])
+    folder = workspace.store.folder(f"attacked-{file.stem}-{fingerprint(name)}")
+    identity = identify(kind, workspace.data_root)
+    return Attacked(name, subject, data, identity, folder, {}, weights=_weights_key(subject, file, images))
+
+
+def _require_answers(name: str, subject: Subject, images: Images, data: ImageSet) -> None:
+    """Raise `InputError` unless a model of somebody's gives one logit per class of the images."""
+    try:
+        with torch.no_grad():
+            shape = tuple(subject.logits(images).shape)
+    except RuntimeError as error:
+        raise InputError(f"{name} fails on images of shape {tuple(images.shape)}: {error}. Try it on such images.") from error
+    if shape != (len(images), data.num_classes):
+        raise InputError(
+            f"{name} answers {len(images)} images with logits of shape {shape}, but {data.provenance} has {data.num_classes} "
+            "classes. Name the data set that the model was made for."
+        )

@@ -1,12 +1,12 @@
 """The audit of a model: its curves under both protocols, the checks, and their rows, each written as soon as it is there."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from nodestill.attacks import AttackName, Effort, Protocol
 from nodestill.attacks.audit import CHECKS, TIERS, Case, CheckResult, Tier, Verdict, audit, open_case, overall
-from nodestill.errors import AuditFailed, InputError
+from nodestill.errors import AuditFailed, InputError, SolveError, TimeUp
 from nodestill.experiments.attacked import Attacked
 from nodestill.experiments.attacking import attack_by_the_paper, fitting_attacks
 from nodestill.experiments.environment import environment
@@ -16,6 +16,7 @@ from nodestill.experiments.recipe import PAPERS_ATTACKS, RobustnessRecipe
 from nodestill.experiments.worst_case import attack_soundly
 
 RADII = (0, 1, 2, 4, 8, 16)
+_GRAVE = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.WARN)  # the gravest first
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class AuditRecipe:
     checks: tuple[str, ...] = tuple(CHECKS)
 
     def __post_init__(self) -> None:
+        if not self.checks or len({*self.checks}) < len(self.checks):
+            raise InputError(f"checks must name at least one, and each once, got {', '.join(self.checks) or 'none'}.")
         unknown = [name for name in self.checks if name not in CHECKS]
         if unknown:
             raise InputError(f"There is no check {unknown[0]!r}. There are: {', '.join(CHECKS)}.")
@@ -95,16 +98,29 @@ def audit_model(attacked: Attacked, asked: AuditRecipe, watch: Watch) -> Audited
         asked: What to do.
         watch: Told of progress as (task, done, total, note).
     """
-    worst_case = asked.sweep(Protocol.SOUND, fitting_attacks(attacked))
-    attack_soundly(attacked, worst_case, watch)
-    paper_key = attack_by_the_paper(attacked, asked.sweep(Protocol.CHU2022, PAPERS_ATTACKS), watch)
-    key = attacked.key(asked, sorted(attacked.kin))
+    key = attacked.key(asked, *attacked.relatives)
     results = _results(attacked.folder.rows("audit.jsonl", "recipe"), key)
     radius = _checked(attacked, asked, key, results, watch)
+    worst_case = asked.sweep(Protocol.SOUND, fitting_attacks(attacked))
+    by_the_paper = asked.sweep(Protocol.CHU2022, PAPERS_ATTACKS)
+    failed = _curves(attacked, worst_case, by_the_paper, watch)
     ordered = tuple(sorted(results, key=lambda result: list(CHECKS).index(result.name)))
-    audited = Audited(ordered, overall(ordered), radius, key, paper_key, attacked.key(worst_case))
-    attacked.folder.write("audit.json", _summary(attacked, asked, audited))
+    keys = attacked.key(by_the_paper), attacked.key(worst_case)
+    audited = Audited(ordered, overall(ordered), radius, key, *keys)
+    attacked.folder.write("audit.json", _summary(attacked, asked, audited) | {"failed": failed})
     return audited
+
+
+def _curves(attacked: Attacked, worst_case: RobustnessRecipe, by_the_paper: RobustnessRecipe, watch: Watch) -> str:
+    """Make both curves, and return why one could not be made, if so: a check has said it too."""
+    try:
+        attack_by_the_paper(attacked, by_the_paper, watch)
+        attack_soundly(attacked, worst_case, watch)
+    except TimeUp:
+        raise
+    except (InputError, SolveError) as error:
+        return str(error)
+    return ""
 
 
 def _summary(attacked: Attacked, asked: AuditRecipe, audited: Audited) -> dict[str, Any]:
@@ -135,7 +151,7 @@ def _checked(attacked: Attacked, asked: AuditRecipe, key: str, results: list[Che
         return int(rows[0]["eps_255"])
     task = f"audit {attacked.title}"
     watch(task, 0, total, "the native attack")
-    case = _case(attacked, asked)
+    case = _case(attacked, replace(asked, eps_255=int(rows[0]["eps_255"])) if rows else asked)
     names = list(asked.checks)
 
     def on_check(name: str) -> None:
@@ -179,20 +195,29 @@ def _results(rows: Sequence[dict[str, Any]], key: str) -> list[CheckResult]:
     return [CheckResult(**{**one, "verdict": from_plain(Verdict, one["verdict"], "audit.jsonl")}) for one in plain]
 
 
-def require_verdict(audited: Audited, fail_on: str | None) -> None:
+def asked_verdict(fail_on: str | None) -> Verdict | None:
+    """Return the verdict that a command line asks to fail on.
+
+    Raises:
+        InputError: If it is none of fail, inconclusive and warn.
+    """
+    if fail_on is None:
+        return None
+    known = {verdict.value: verdict for verdict in _GRAVE}
+    if fail_on.lower() not in known:
+        raise InputError(f"--fail-on must be one of {', '.join(known)}, got {fail_on!r}.")
+    return known[fail_on.lower()]
+
+
+def require_verdict(audited: Audited, limit: Verdict | None) -> None:
     """Raise `AuditFailed` if a verdict is as grave as asked for, or graver.
 
     Args:
         audited: What an audit found.
-        fail_on: fail, inconclusive or warn; None for never.
+        limit: What `asked_verdict` returned; None for never.
     """
-    if fail_on is None:
-        return
-    order = [Verdict.WARN, Verdict.INCONCLUSIVE, Verdict.FAIL]
-    limit = from_plain(Verdict, fail_on.lower(), "--fail-on")
-    if limit is Verdict.PASS:
-        raise InputError("--fail-on must be fail, inconclusive or warn, got pass: everything would fail.")
-    grave = [result for result in audited.results if result.verdict in order[order.index(limit) :]]
-    if grave:
-        named = ", ".join(f"{result.name} ({result.verdict.value})" for result in grave)
+    grave = [] if limit is None else _GRAVE[: _GRAVE.index(limit) + 1]
+    found = [result for result in audited.results if result.verdict in grave]
+    if found:
+        named = ", ".join(f"{result.name} ({result.verdict.value})" for result in found)
         raise AuditFailed(f"The audit found {named}. Read the report before any number of this model is used.")

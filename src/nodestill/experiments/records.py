@@ -115,7 +115,8 @@ class AuditRecords:
 
     Attributes:
         path: The folder of the model.
-        summary: Content of audit.json: `title`, `data`, `images`, `tier`, `eps_255`, `verdict`, `command`, `environment`, ...
+        summary: Content of audit.json: `title`, `data`, `images`, `asked`, `eps_255`, `verdict`, `failed` (why a curve was not
+            made), `environment`, ...
         checks: One row a check; its `verdict` is none if the model does not offer what the check needs.
         paper: `RobustnessRow`s of the protocol chu2022.
         worst: Those of the protocol sound.

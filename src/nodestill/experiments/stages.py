@@ -137,7 +137,7 @@ def attack_run(
         asked: How to attack; rows that are there already are not made again.
         workspace: Where, and with what.
         identity: Which data the images are.
-        images: Returns the test images; called only if there is something to do.
+        images: Returns the test images; called only if there is something to do (under the protocol sound, always).
 
     Returns:
         Whether there was anything to do.

@@ -59,7 +59,7 @@ def subject_of_model(model: nn.Module) -> Subject:
         reference=lambda images: _replay(model, double(), images, torch.float64),
         horizon_rescaled=_rescaled(model) if solves else None,
         effort=(lambda images: _errors(exact.predict(images, raises=False).solutions)) if solves and adaptive else None,
-        max_steps=(solver.max_steps if adaptive else solver.steps) if solves else None,
+        max_steps=(solver.max_steps if adaptive else solver.steps) if solves else 0,
         module=model,
     )
 

@@ -7,7 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nodestill.attacks import Hunt, ImageFallen, SoundRow, WorstCase, hunt_down, predictions, start, worst_case_curve
+from nodestill.attacks import (
+    AttackName,
+    Hunt,
+    ImageFallen,
+    SoundRow,
+    WorstCase,
+    hunt_down,
+    predictions,
+    start,
+    worst_case_curve,
+)
 from nodestill.attacks.tries import NEVER
 from nodestill.experiments.attacked import Attacked
 from nodestill.experiments.fit import Watch
@@ -37,32 +47,37 @@ def attack_soundly(attacked: Attacked, asked: RobustnessRecipe, watch: Watch) ->
         return False
     data = attacked.data if asked.images is None else attacked.data.first(asked.images)
     hunt = Hunt(attacked.subject, data, asked.batch_size, asked.effort, asked.seed, attacked.kin)
-    state, rows = start(hunt), _rows_of(folder.rows("sound.jsonl", "recipe"), key)
+    relatives = list(attacked.relatives) if AttackName.TRANSFER in asked.attacks else []
+    marks = {"recipe": key, "relatives": relatives, "data": attacked.identity.provenance}
+    state, rows = start(hunt), _rows_of(folder.rows("sound.jsonl", "recipe", "relatives"), marks)
     total = len(asked.attacks) * len(asked.eps_255)
     album = _Album(folder.path / f"adversarial-{key}", attacked, hunt)
     task = f"attack {attacked.title}"
     watch(task, len(rows), total, "")
     for row in hunt_down(hunt, asked.attacks, asked.eps_255, state=state, done=rows, on_fallen=album.keep):
-        folder.append("sound.jsonl", {**to_plain(row), "recipe": key, "data": attacked.identity.provenance})
+        folder.append("sound.jsonl", {**to_plain(row), **marks})
         rows.append(row)
         watch(task, min(len(rows), total), total, f"{row.attack} {row.eps_255}/255")
     for row in rows:
         state = state.after(row)
     _write_table(folder.path / f"images-{key}.parquet", hunt, state, album)
-    for line in worst_case_curve(hunt, asked.attacks, asked.eps_255, rows, state):
-        folder.append("robustness.jsonl", {**to_plain(line), "recipe": key, "data": attacked.identity.provenance})
+    curve = [{**to_plain(line), **marks} for line in worst_case_curve(hunt, asked.attacks, asked.eps_255, rows, state)]
+    others = [row for row in folder.rows("robustness.jsonl", "recipe") if row["recipe"] != key]
+    folder.write_rows("robustness.jsonl", others + curve)  # all at once: a kill leaves the old file or the new
     watch(task, total, total, "")
     return True
 
 
 def _finished(attacked: Attacked, asked: RobustnessRecipe, key: str) -> bool:
-    done = {row["eps_255"] for row in attacked.folder.rows("robustness.jsonl", "recipe", "eps_255") if row["recipe"] == key}
-    return done >= set(asked.eps_255)
+    relatives = list(attacked.relatives) if AttackName.TRANSFER in asked.attacks else []
+    rows = [row for row in attacked.folder.rows("robustness.jsonl", "recipe", "eps_255") if row["recipe"] == key]
+    return {row["eps_255"] for row in rows if row["relatives"] == relatives} >= set(asked.eps_255)
 
 
-def _rows_of(plain: list[dict[str, Any]], key: str) -> list[SoundRow]:
+def _rows_of(plain: list[dict[str, Any]], marks: dict[str, Any]) -> list[SoundRow]:
     names = [each.name for each in fields(SoundRow)]
-    chosen = [{name: row[name] for name in names} for row in plain if row["recipe"] == key]
+    mine = [row for row in plain if (row["recipe"], row["relatives"]) == (marks["recipe"], marks["relatives"])]
+    chosen = [{name: row[name] for name in names} for row in mine]
     return [SoundRow(**{**row, "fooled": tuple(row["fooled"]), "radii_255": tuple(row["radii_255"])}) for row in chosen]
 
 

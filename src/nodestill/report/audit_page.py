@@ -96,7 +96,7 @@ def curves_table(audit: AuditRecords) -> Table:
         for eps, paper, worst, gap in _curves(audit)
     )
     notes = (
-        "chu2022: robust under the weaker of the paper's two attacks' results, each scored at its last iterate. "
+        "chu2022: the lower of the robust accuracies under the paper's two attacks, each scored at its last iterate. "
         "sound: right, and no attack ever fooled it at that radius or a smaller one. Gap in points. 95 % Wilson intervals.",
     )
     return Table(("Radius", "chu2022", "sound", "Gap"), rows, notes)
@@ -142,15 +142,19 @@ def hunted_table(audit: AuditRecords) -> Table:
             attack_name(row["attack"]),
             radius(row["eps_255"]),
             count(row["attacked"]),
-            count(len(row["fooled"])),
+            count(sum(eps <= row["eps_255"] for eps in row["radii_255"])),
             count(row["unconfirmed"]),
+            count(row["failed_images"]),
             f"{row['gradient_calls']:.1f}",
             duration(row["seconds"]),
         )
         for row in audit.hunted
     )
-    notes = ("Unconfirmed: fooled along the path of the gradient, but not the model as deployed; not counted.",)
-    headers = ("Attack", "Radius", "Still robust", "Fell", "Unconfirmed", "Gradients per image", "Time")
+    notes = (
+        "Unconfirmed: fooled along the path of the gradient, but not the model as deployed; not counted. "
+        "Failed: without finite logits; they count as fallen.",
+    )
+    headers = ("Attack", "Radius", "Still robust", "Fell", "Unconfirmed", "Failed", "Gradients per image", "Time")
     return Table(headers, rows, notes)
 
 
@@ -162,9 +166,11 @@ def _setting(audit: AuditRecords) -> str:
     summary = audit.summary
     kin = f" Relatives: {', '.join(summary['kin'])}." if summary["kin"] else " No relatives to transfer from."
     tier = summary["asked"]["tier"]
+    failed = f" A curve could not be made: {summary['failed']}" if summary["failed"] else ""
     return (
         f"Data: {summary['data']}, the first {count(summary['images'])} test images. Tier {tier['name']}; checks at radius "
-        f"{radius(summary['eps_255'])}; {tier['steps']} steps of the native attack; seed {summary['asked']['seed']}.{kin}"
+        f"{radius(summary['eps_255'])}; {tier['steps']} steps of the native attack; seed {summary['asked']['seed']}."
+        f"{kin}{failed}"
     )
 
 

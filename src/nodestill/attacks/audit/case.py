@@ -17,9 +17,9 @@ from nodestill.attacks.gradient import AttackResult
 from nodestill.attacks.gradient_attacks import pgd
 from nodestill.attacks.hunt import batches_of
 from nodestill.attacks.losses import AttackLoss, cross_entropy
-from nodestill.attacks.subject import FAILED, LogitsFn, Subject, predictions
+from nodestill.attacks.subject import LogitsFn, Subject, predictions, wrong
 from nodestill.data import Batch, ImageSet, eval_batches
-from nodestill.errors import InputError
+from nodestill.errors import InputError, NodestillError
 from nodestill.shapes import Images
 
 RADII = (1, 2, 4, 8, 16, 32)  # tried for an audit that was given none
@@ -94,7 +94,7 @@ class Case:
         """Return which survivors of the native attack fall, as deployed, to images made otherwise."""
         found = torch.zeros_like(self.fooled)
         for batch in self.batches(self.survivors):
-            found[batch.index] = misclassified(self.subject, made(batch), batch)
+            found[batch.index] = wrong(self.subject, made(batch), batch.labels)
         return found & self.survivors
 
     def fooled_along(
@@ -110,8 +110,9 @@ class Case:
 
         def made(batch: Batch) -> Images:
             path = logits_fn(batch.images)
-            attacked = pgd(path, batch.images, batch.labels, budget, keys=batch.index, seed=chosen, loss=loss)
-            return attacked.images
+            native = path is self.subject.logits  # another path's opinion of what is fooled is not the model's
+            keys, seed = batch.index, chosen
+            return pgd(path, batch.images, batch.labels, budget, keys=keys, seed=seed, loss=loss, until_fooled=native).images
 
         return self.newly_fooled(made)
 
@@ -119,13 +120,6 @@ class Case:
 def budget_of(eps_255: int, steps: int) -> LinfBudget:
     """Return so many steps of a quarter of the radius, rounded up; enough of them to cross it twice."""
     return LinfBudget(eps_255, max(1, -(-eps_255 // 4)), max(steps, 8))
-
-
-def misclassified(subject: Subject, images: Images, batch: Batch) -> Bool[Tensor, " batch"]:
-    """Return which images the deployed model gets wrong; logits that are not finite are wrong."""
-    with torch.no_grad():
-        predicted = predictions(subject.logits(images))
-    return (predicted != batch.labels) | (predicted == FAILED)
 
 
 def open_case(
@@ -185,13 +179,13 @@ def _attacked(case: Case, eps_255: int) -> Case:
     for batch in eval_batches(case.data, case.batch_size):
         images = _made(case, batch)
         made.append(images)
-        fooled.append(misclassified(case.subject, images, batch))
+        fooled.append(wrong(case.subject, images, batch.labels))
     return replace(case, adversarial=torch.cat(made), fooled=torch.cat(fooled))
 
 
 def _made(case: Case, batch: Batch) -> Images:
-    """Return what the native attack makes of a batch; of a model without gradient nothing, which a check will say."""
+    """Return what the native attack makes of a batch; where it has no gradient to follow nothing, which a check will say."""
     try:
         return case.attack(case.subject.logits, batch, case.budget, case.seed).images
-    except InputError:
+    except NodestillError:
         return batch.images

@@ -13,7 +13,7 @@ from nodestill.attacks.gradient import loss_gradient
 from nodestill.attacks.losses import cross_entropy, dlr, margin
 from nodestill.attacks.subject import LogitsFn
 from nodestill.data import Batch
-from nodestill.errors import NodestillError
+from nodestill.errors import InputError, NodestillError
 from nodestill.shapes import Images, Labels, Logits
 
 _STEP = 1 / 255
@@ -26,8 +26,10 @@ def alternate_paths(case: Case) -> CheckResult | None:
     paths = {name: path for name, path in case.subject.gradient_paths.items() if name not in _NO_OTHER_WAY}
     counts: dict[str, int | str] = {name: _fooled_along(case, path) for name, path in paths.items()}
     fooled = {name: count for name, count in counts.items() if isinstance(count, int)}
-    if not fooled:
+    if not paths:
         return None
+    if not fooled:
+        raise InputError(f"no other path of the gradient could be gone: {next(iter(counts.values()))}")
     what = f"fall to PGD along another path of the gradient, not along the native one; the strongest: {_largest(fooled)}"
     hits, warn, limit = max(fooled.values()), limits.STRONGER_PATH_WARN, case.limit(limits.STRONGER_PATH)
     return share_result("gradient-paths", hits, len(case.data), limit, what, warn=warn, details=counts)
@@ -58,7 +60,7 @@ def quality(case: Case) -> CheckResult:
                 cosine, agreement = _agreement(case.subject.reference(images), here, gradient)
                 cosines.append(cosine)
                 signs.append(agreement)
-    ratio = float(torch.cat(ratios).nanmedian())
+    ratio = float(torch.cat(ratios).nanmedian().nan_to_num(0))  # no gradient promises anything: it gains nothing
     if not cosines:
         return _by_ratio_alone(ratio, len(case.data))
     cosine, sign = torch.cat(cosines).nan_to_num(0), float(torch.cat(signs).nan_to_num(0).median())
@@ -132,14 +134,13 @@ def other_losses(case: Case) -> CheckResult:
         losses["difference of logits ratio"] = dlr
     fooled = {name: case.fooled_along(same, case.budget, loss=loss) for name, loss in losses.items()}
     counts = {name: int(found.sum()) for name, found in fooled.items()} | {"dead gradients": int(dead.sum())}
+    strongest = _largest({name: counts[name] for name in losses})
     what = (
         f"survive only because the cross-entropy is flat: {int(dead.sum())} have a dead gradient, the strongest other loss is "
-        f"{_largest({name: counts[name] for name in losses})}; they"
+        f"{strongest}"
     )
-    hits = max(counts.values())
-    return share_result(
-        "saturation", hits, len(case.data), case.limit(limits.STRONGER_LOSS), what.rstrip("; they"), details=counts
-    )
+    limit = case.limit(limits.STRONGER_LOSS)
+    return share_result("saturation", max(counts.values()), len(case.data), limit, what, details=counts)
 
 
 def _dead(gradient: Images) -> Bool[Tensor, " batch"]:

@@ -30,6 +30,7 @@ LEFT_UNBOUNDED = 0.01  # right at a radius that admits every image
 STRONGER_BUDGET = 0.01  # fooled with more steps or restarts
 STRONGER_LOSS = 0.01  # fooled along another loss
 DEAD_GRADIENT = 0.01  # surviving images without a usable gradient
+COUPLED = 0.01  # images that change with their batch, of a model said to classify each by itself
 SAME_ANSWER = 0.01  # images whose logits are those of another image, bit for bit
 COLLAPSED = 0.6  # of the survivors in two classes
 
@@ -43,10 +44,11 @@ COSINE_PASS, COSINE_LOW_PASS, COSINE_FAIL = 0.98, 0.9, 0.9  # median, 5th percen
 REALISED_PASS, REALISED_FAIL = 0.8, 0.5  # realised over predicted gain of one step of 1/255, median
 CONVERGED = 0.9  # median cosine with the gradient at a tight tolerance
 LEAK = 0.01  # of the other images' losses into an image's gradient, relative to its own
-REACH = 0.9  # of the radius, used by the median image
+REACH = 0.6  # of the pixels of the median survivor end on the face of the box
 
 # Solver.
 HORIZON = 2.0  # difference from the rescaled model, in errors of the solver
 LATENCY_PASS, LATENCY_FAIL = 2.0, 3.0  # 99th percentile of evaluations under attack, over the clean one
 
+PLANTABLE = 0.9  # of the images must have something to plant
 PLANTED = 0.95  # of planted adversarial images that the attack must find

@@ -5,14 +5,14 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from nodestill.attacks.audit import limits
-from nodestill.attacks.audit.case import Case, misclassified
+from nodestill.attacks.audit.case import Case
 from nodestill.attacks.audit.verdict import CheckResult, share_result
 from nodestill.attacks.budget import LinfBudget, project
 from nodestill.attacks.gradient_attacks import pgd
 from nodestill.attacks.momentum import mi_fgsm
 from nodestill.attacks.random_start import keyed_uniform
 from nodestill.attacks.square import square
-from nodestill.attacks.subject import LogitsFn
+from nodestill.attacks.subject import LogitsFn, wrong
 from nodestill.data import Batch
 from nodestill.shapes import Images
 
@@ -61,5 +61,5 @@ def _fooled_by_noise(case: Case) -> Bool[Tensor, " count"]:
         for batch in case.batches(case.survivors & ~fooled):
             noise = keyed_uniform(batch.index, case.seed + 7919 * (draw + 1), case.eps_255, batch.images[0].numel())
             moved = project(batch.images + eps * noise.view(batch.images.shape).sign(), batch.images, eps)
-            fooled[batch.index] |= misclassified(case.subject, moved, batch)
+            fooled[batch.index] |= wrong(case.subject, moved, batch.labels)
     return fooled & case.survivors

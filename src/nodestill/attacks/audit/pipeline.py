@@ -9,10 +9,11 @@ from torch import Tensor
 
 from nodestill.attacks.audit import limits
 from nodestill.attacks.audit.case import Case
-from nodestill.attacks.audit.verdict import CheckResult, Verdict, share_result
+from nodestill.attacks.audit.verdict import CheckResult, Verdict, of_share, share_result
 from nodestill.attacks.gradient import loss_gradient
 from nodestill.attacks.random_start import keyed_uniform
-from nodestill.data import Batch, eval_batches
+from nodestill.attacks.subject import predictions
+from nodestill.data import eval_batches
 from nodestill.errors import InputError
 from nodestill.shapes import Images
 
@@ -33,7 +34,7 @@ def finite(case: Case) -> CheckResult:
 def deterministic(case: Case) -> CheckResult:
     """Do two passes over the same batches give the same logits?"""
     again = _logits(case, _clean_images(case))
-    gap, flips = _gap(case.logits, again), _flips(case.logits, again)
+    gap, flips = _largest(_gaps(case.logits, again)), int(_flips(case.logits, again).sum())
     verdict = Verdict.PASS if gap <= limits.DETERMINISTIC else Verdict.WARN
     verdict = Verdict.FAIL if gap > limits.NONDETERMINISTIC or flips else verdict
     meaning = (
@@ -45,20 +46,33 @@ def deterministic(case: Case) -> CheckResult:
 
 def batch_invariance(case: Case) -> CheckResult:
     """Do an image's logits depend on the images beside it?"""
-    some = case.data.at(torch.arange(min(_ALONE, len(case.data))))
+    some = case.data.at(torch.arange(min(_ALONE, len(case.data)), device=case.data.labels.device))
     alone = torch.cat([_logits_of(case, image[None]) for image in some.images])
-    order = torch.arange(len(case.data)).flip(0)
+    order = torch.arange(len(case.data), device=case.data.labels.device).flip(0)
     turned = torch.cat([_logits_of(case, case.data.at(part).images) for part in order.split(case.batch_size)]).flip(0)
-    gap = max(_gap(case.logits[: len(alone)], alone), _gap(case.logits, turned))
-    flips = _flips(case.logits[: len(alone)], alone) + _flips(case.logits, turned)
-    coupled = gap > limits.BATCH_COUPLING or flips > 0
-    verdict = Verdict.PASS if not coupled else (Verdict.FAIL if case.subject.batch_independent else Verdict.WARN)
+    gaps, flips = _gaps(case.logits, turned), _flips(case.logits, turned)
+    few = len(alone)
+    gaps[:few] = torch.maximum(gaps[:few], _gaps(case.logits[:few], alone))
+    flips[:few] |= _flips(case.logits[:few], alone)
+    coupled = int(((gaps > limits.BATCH_COUPLING) | flips).sum())
+    serious = of_share(coupled, len(gaps), case.limit(limits.COUPLED)) is Verdict.FAIL and case.subject.batch_independent
+    verdict = Verdict.FAIL if serious else (Verdict.WARN if coupled else Verdict.PASS)
     meaning = (
-        f"Alone or in another batch, logits differ by up to {gap:.2g} of their size, and {flips} predictions change. "
-        + ("Success then depends on the batch: steps controlled per image, or whole batches in attack and score, cure it."
-           if coupled else "Each image is classified by itself.")
-    )  # fmt: skip
-    return CheckResult("batch-invariance", verdict, gap, limits.BATCH_COUPLING, "relative", meaning, len(case.data))
+        f"Alone or in another batch, {coupled} of {len(gaps)} images change by more than {limits.BATCH_COUPLING:g} of their "
+        f"logits' size, or in class; at most by {_largest(gaps):.2g}. "
+        + (
+            "Success then depends on the batch: steps controlled per image, or whole batches in attack and score, cure it."
+            if coupled
+            else "Each image is classified by itself."
+        )
+    )
+    return CheckResult(
+        "batch-invariance", verdict, coupled / len(gaps), case.limit(limits.COUPLED), "share of images", meaning, len(gaps)
+    )
+
+
+def _largest(gaps: Float[Tensor, " count"]) -> float:
+    return float(gaps.max().clamp(max=1e9))  # JSON knows no infinity
 
 
 def logits_not_probabilities(case: Case) -> CheckResult:
@@ -108,16 +122,18 @@ def distinct_answers(case: Case) -> CheckResult:
 def budget_use(case: Case) -> CheckResult:
     """Does the native attack keep to its radius, and use it?"""
     clean, radius = _clean_images(case), case.eps_255 / 255
-    moved = (case.adversarial - clean).flatten(1).abs().amax(1) / radius
+    moved = (case.adversarial - clean).flatten(1).abs()
+    on_face = (moved >= 0.99 * radius) | (case.adversarial.flatten(1) <= 0) | (case.adversarial.flatten(1) >= 1)
     held = case.survivors  # an image that fell may have stopped short
-    reach = float(moved[held].median()) if bool(held.any()) else 1.0
-    within = float(moved.max()) <= 1 + 1e-3 and bool(((case.adversarial >= 0) & (case.adversarial <= 1)).all())
+    reach = float(on_face.double().mean(1)[held].median()) if bool(held.any()) else 1.0
+    furthest = float(moved.max()) / radius
+    within = furthest <= 1 + 1e-3 and bool(((case.adversarial >= 0) & (case.adversarial <= 1)).all())
     verdict = Verdict.FAIL if not within or reach < limits.REACH else Verdict.PASS
     meaning = (
-        f"The attack moves the median survivor by {reach:.0%} of the radius of {case.eps_255}/255, and none by more than "
-        f"{float(moved.max()):.0%}. Less than {limits.REACH:.0%} means too few steps, or a radius in normalised units."
+        f"In the median survivor {reach:.0%} of the pixels end on a face of the box of {case.eps_255}/255; none goes further "
+        f"than {furthest:.0%} of the radius. Fewer than {limits.REACH:.0%} mean too few steps, or a radius in normalised units."
     )
-    return CheckResult("budget-use", verdict, reach, limits.REACH, "of the radius", meaning, int(held.sum()))
+    return CheckResult("budget-use", verdict, reach, limits.REACH, "of the pixels", meaning, int(held.sum()))
 
 
 def _repeated(pictures: Float[Tensor, "count pixels"]) -> int:
@@ -152,21 +168,14 @@ def _logits_of(case: Case, images: Images) -> Float[Tensor, "count classes"]:
         return case.subject.logits(images)
 
 
-def _gap(first: Float[Tensor, "count classes"], second: Float[Tensor, "count classes"]) -> float:
-    """Return the largest difference relative to the size of the logits, over images that are finite in both."""
-    usable = torch.isfinite(first).all(1) & torch.isfinite(second).all(1)
-    first, second = first[usable], second[usable]
-    if not len(first):
-        return 0.0
-    size = first.abs().amax(1).clamp(min=1e-12)
-    return float(((first - second).abs().amax(1) / size).max())
+def _gaps(first: Float[Tensor, "count classes"], second: Float[Tensor, "count classes"]) -> Float[Tensor, " count"]:
+    """Return each image's largest difference relative to the size of its logits; infinite where one of them is not finite."""
+    usable, other = torch.isfinite(first).all(1), torch.isfinite(second).all(1)
+    gaps = (first - second).abs().amax(1) / first.abs().amax(1).clamp(min=1e-12)
+    gaps = torch.where(usable & other, gaps, torch.inf)
+    return torch.where(~usable & ~other, 0.0, gaps)  # not finite in both: another check says so
 
 
-def _flips(first: Float[Tensor, "count classes"], second: Float[Tensor, "count classes"]) -> int:
-    changed: Bool[Tensor, " count"] = first.argmax(1) != second.argmax(1)
-    return int((changed & torch.isfinite(first).all(1) & torch.isfinite(second).all(1)).sum())
-
-
-def first_batch(case: Case, count: int) -> Batch:
-    """Return the first images as one batch."""
-    return case.data.at(torch.arange(min(count, len(case.data)), device=case.data.labels.device))
+def _flips(first: Float[Tensor, "count classes"], second: Float[Tensor, "count classes"]) -> Bool[Tensor, " count"]:
+    """Return which images are predicted otherwise; one that has a prediction only once is."""
+    return predictions(first) != predictions(second)

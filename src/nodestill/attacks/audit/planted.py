@@ -13,7 +13,7 @@ from nodestill.attacks.audit.case import Case
 from nodestill.attacks.audit.verdict import CheckResult, Verdict
 from nodestill.attacks.budget import project
 from nodestill.attacks.random_start import keyed_uniform
-from nodestill.attacks.subject import LogitsFn
+from nodestill.attacks.subject import FAILED, LogitsFn
 from nodestill.data import Batch, eval_batches
 from nodestill.shapes import Images, Logits
 
@@ -31,11 +31,13 @@ def planted(case: Case) -> CheckResult:
     for batch in eval_batches(case.data, case.batch_size):
         readout, usable = _readout(case, batch)
         result = case.attack(readout, batch._replace(labels=torch.zeros_like(batch.labels)), case.budget, case.seed)
-        found += int((result.fooled & usable).sum())
+        found += int((result.fooled & (result.predictions != FAILED) & usable).sum())
         count += int(usable.sum())
     share = found / max(count, 1)
-    verdict = Verdict.PASS if count and share >= limits.PLANTED else Verdict.INCONCLUSIVE
+    enough = count >= limits.PLANTABLE * len(case.data)
+    verdict = Verdict.PASS if enough and share >= limits.PLANTED else Verdict.INCONCLUSIVE
     meaning = (
+        f"Of {len(case.data)} images {count} can be told from a corner of their box. "
         f"The attack finds {found} of {count} planted adversarial images ({share:.1%}; asked for: {limits.PLANTED:.0%}). "
         + ("" if verdict is Verdict.PASS else "It does not work on this model, so no number of it may be believed.")
     )

@@ -9,7 +9,9 @@ from nodestill.attacks.audit.case import Case
 from nodestill.attacks.audit.verdict import CheckResult, Verdict, of_share
 from nodestill.attacks.budget import project
 from nodestill.attacks.gradient import loss_gradient
+from nodestill.attacks.subject import predictions
 from nodestill.data import Batch, eval_batches
+from nodestill.errors import InputError
 from nodestill.shapes import Images
 
 
@@ -24,8 +26,10 @@ def horizon(case: Case) -> CheckResult | None:
         exact = torch.cat([tight(batch.images) for batch in batches])
     gap, error = _rms(other - case.logits), _rms(case.logits - exact)
     size = _rms(case.logits)
+    if not size > 0:
+        raise InputError("no image has finite logits to compare.")
     times = gap / max(error, 1e-6 * size)
-    flips = int(((other.argmax(1) != case.clean) & case.right).sum())
+    flips = int(((predictions(other) != case.clean) & case.right).sum())
     verdict = (
         Verdict.FAIL
         if times > limits.HORIZON or of_share(flips, len(other), case.limit(limits.STRONGER_PATH)) is Verdict.FAIL

@@ -7,6 +7,7 @@ not, else INCONCLUSIVE: these images are too few to tell. A PASS means that the 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 
 from nodestill.intervals import exact_interval
 
@@ -56,7 +57,14 @@ def of_share(hits: int, count: int, limit: float, *, warn: float | None = None) 
 
 
 def share_result(
-    name: str, hits: int, count: int, limit: float, what: str, *, warn: float | None = None, details: Mapping[str, object] = {}
+    name: str,
+    hits: int,
+    count: int,
+    limit: float,
+    what: str,
+    *,
+    warn: float | None = None,
+    details: Mapping[str, object] = MappingProxyType({}),
 ) -> CheckResult:
     """Return the result of a check that counts images which speak against the number.
 
