@@ -68,7 +68,7 @@ def noisy() -> Subject:
 
 
 def batch_coupled() -> Subject:
-    return changed(lambda model, x: model(x - 0.2 * (x.mean() - 0.5)))
+    return changed(lambda model, x: model(x - 2.0 * (x.mean() - 0.5)))
 
 
 def not_a_number() -> Subject:
