@@ -47,7 +47,9 @@ def ways(recipe: Recipe, images: ImageSet) -> list[Way]:
     """Return the students, with as many epochs each as come nearest to the budget."""
     student, teacher = recipe.student, recipe.teacher
     of_teacher = training_flop(teacher, images, teacher.training.epochs)
-    lessons = training_flop(teacher, images, 1) / 3  # the teacher's forward passes in one epoch of a student
+    pass_once = training_flop(teacher, images, 1) / 3  # the teacher's forward passes over all images
+    is_once, views = student.distillation.once, 2 if student.training.augment.flip else 1
+    lessons, of_teacher = (0.0, of_teacher + views * pass_once) if is_once else (pass_once, of_teacher)
     budget = of_teacher + (training_flop(student, images, 1) + lessons) * student.training.epochs
     asked = {
         "distilled": (Role.DISTILLED, student),

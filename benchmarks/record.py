@@ -65,12 +65,20 @@ def account(folder: Path) -> dict:
         "clean": student["evaluation"]["clean"],
         "teacher": teacher["evaluation"]["clean"]["accuracy"],
         "minutes": sum(row["seconds"] for row in read(folder / "commands.jsonl")) / 60,
-        "flop": 6 * views[0] * macs[0] + 6 * views[1] * macs[1] + 2 * views[1] * macs[0],
+        "flop": 6 * views[0] * macs[0] + 6 * views[1] * macs[1] + 2 * _asked(student) * macs[0],
         "share_of_f": student["evaluation"]["cost"]["macs_in_f"] / macs[1],
         "parameters": student["evaluation"]["cost"]["parameters"],
         "solvers": student["solvers"],
         "data": student["recipe"]["provenance"],
     }
+
+
+def _asked(student: dict) -> int:
+    """Return how many images the teacher was asked about: every view, or each image and its mirror image once."""
+    recipe, epochs = student["recipe"], len(student["training"])
+    if not recipe["model"]["distillation"].get("once", False):
+        return recipe["train_images"] * epochs
+    return recipe["train_images"] * (2 if recipe["model"]["training"]["augment"]["flip"] else 1)
 
 
 def _run(folder: Path) -> dict:

@@ -15,6 +15,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,20 @@ from nodestill.experiments.members import build_model
 from nodestill.experiments.recipe import Recipe, StudentRecipe, TeacherRecipe
 from nodestill.experiments.scoring import scored
 from nodestill.models import NeuralODEClassifier, forward_macs, macs
-from nodestill.training import EpochRecord, Objective, Training, distilled, evaluate, fabric_for, set_up, supervised, train
+from nodestill.training import (
+    EpochRecord,
+    Lesson,
+    Objective,
+    Training,
+    evaluate,
+    fabric_for,
+    live,
+    once,
+    set_up,
+    supervised,
+    taught,
+    train,
+)
 from rows import keep, read
 from time_to_accuracy_figure import draw
 
@@ -116,9 +130,10 @@ def measure(name: str, recipe: Recipe, data: Path, seed: int) -> None:
     spent = Spent(flop_per_image=6 * macs_of(counted, images))
     smoothing, settings = plan.label_smoothing, recipe.student.distillation
     if name == "ours, distilled":
-        teacher = taught(recipe.teacher, images, seed, spent)
-        spent.flop_per_image += 2 * macs_of(teacher, images)
-        goal = lambda student: distilled(student, teacher, **vars(settings), label_smoothing=smoothing)  # noqa: E731
+        teacher = trained_teacher(recipe.teacher, images, seed, spent)
+        lesson = _lesson(teacher, images, plan, spent, is_once=settings.once)
+        weights = {"temperature": settings.temperature, "kd_weight": settings.kd_weight, "label_smoothing": smoothing}
+        goal = lambda student: taught(student, lesson, **weights)  # noqa: E731
     else:
         goal = lambda student: supervised(student, label_smoothing=smoothing)  # noqa: E731
     rows: list[dict] = []
@@ -135,7 +150,20 @@ def measure(name: str, recipe: Recipe, data: Path, seed: int) -> None:
     fit(model, goal, images, plan, seed, each)
 
 
-def taught(recipe: TeacherRecipe, images: ImageSet, seed: int, spent: "Spent") -> nn.Module:
+def _lesson(teacher: nn.Module, images: ImageSet, plan: Training, spent: Spent, *, is_once: bool) -> Lesson:
+    """Return what the teacher says, and add what it costs to ask: once for each image, or on every view."""
+    asking = 2 * macs_of(teacher, images)
+    if not is_once:
+        spent.flop_per_image += asking
+        return live(teacher)
+    since = perf_counter()
+    lesson = once(teacher, images, mirrored=plan.augment.flip)
+    spent.seconds += perf_counter() - since
+    spent.flop += asking * len(images) * (2 if plan.augment.flip else 1)
+    return lesson
+
+
+def trained_teacher(recipe: TeacherRecipe, images: ImageSet, seed: int, spent: Spent) -> nn.Module:
     """Return a trained teacher, and add what it cost."""
     teacher, plan = built(recipe, images, seed), recipe.training
     flop = 6 * macs_of(teacher, images)

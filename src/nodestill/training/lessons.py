@@ -71,7 +71,7 @@ def taught(
     kd_weight: float,
     label_smoothing: float = 0.0,
 ) -> Objective:
-    """Return the objective of distillation by a lesson; with a live one it is `distilled`, bit for bit.
+    """Return the objective of distillation by a lesson.
 
     Args:
         student: Maps images in [0, 1] to logits.
@@ -98,3 +98,26 @@ def taught(
         return StepLoss(loss.total, {**loss.parts, "accuracy": accuracy, "agreement": agreement})
 
     return objective
+
+
+def distilled(
+    student: Callable[[Images], Logits],
+    teacher: nn.Module,
+    *,
+    temperature: float,
+    kd_weight: float,
+    label_smoothing: float = 0.0,
+) -> Objective:
+    """Return the objective of distillation from a teacher that sees the student's augmented view: `taught` by `live`.
+
+    Args:
+        student: Maps images in [0, 1] to logits.
+        teacher: Likewise, with the same classes. Put into evaluation mode and frozen here, in place.
+        temperature: T > 0 of both softmaxes.
+        kd_weight: Weight of the distillation term, in [0, 1].
+        label_smoothing: Share of the labels' target spread over all classes, in [0, 1).
+
+    Source:
+        Chu et al. 2022, Algorithm 1. Differs: the teacher's targets follow the augmentation instead of being computed once.
+    """
+    return taught(student, live(teacher), temperature=temperature, kd_weight=kd_weight, label_smoothing=label_smoothing)

@@ -8,10 +8,9 @@ An objective is a closure from a batch to a `StepLoss`, so that one loop trains 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from nodestill.data import Batch
 from nodestill.errors import InputError
@@ -43,51 +42,6 @@ def supervised(model: Callable[[Images], Logits], *, label_smoothing: float = 0.
         logits = model(batch.images).float()
         loss = F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
         return StepLoss(loss, {"cross_entropy": loss.detach(), "accuracy": _share(logits.argmax(1) == batch.labels)})
-
-    return objective
-
-
-def distilled(
-    student: Callable[[Images], Logits],
-    teacher: nn.Module,
-    *,
-    temperature: float,
-    kd_weight: float,
-    label_smoothing: float = 0.0,
-) -> Objective:
-    """Return the objective of distillation. The teacher sees the student's augmented view.
-
-    Args:
-        student: Maps images in [0, 1] to logits.
-        teacher: Likewise, with the same classes. Put into evaluation mode and frozen here, in place.
-        temperature: T > 0 of both softmaxes.
-        kd_weight: Weight of the distillation term, in [0, 1].
-        label_smoothing: Share of the labels' target spread over all classes, in [0, 1).
-
-    Returns:
-        A closure from a batch to its loss, with parts `cross_entropy`, `kl`, `accuracy` and `agreement`.
-
-    Source:
-        Chu et al. 2022, Algorithm 1. Differs: the teacher's targets follow the augmentation instead of being computed once.
-    """
-    teacher = teacher.eval().requires_grad_(False)
-
-    def objective(batch: Batch) -> StepLoss:
-        with torch.no_grad():
-            targets = teacher(batch.images).float()
-        logits = student(batch.images).float()
-        loss = distillation_loss(
-            logits,
-            targets,
-            batch.labels,
-            temperature=temperature,
-            kd_weight=kd_weight,
-            label_smoothing=label_smoothing,
-        )
-        agreement = _share(logits.argmax(1) == targets.argmax(1))
-        return StepLoss(
-            loss.total, {**loss.parts, "accuracy": _share(logits.argmax(1) == batch.labels), "agreement": agreement}
-        )
 
     return objective
 
