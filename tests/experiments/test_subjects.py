@@ -143,12 +143,13 @@ def test_a_failed_solve_is_not_a_number_on_every_way():
 
 def test_a_model_without_equation_has_one_other_path():
     images = pictures()
-    for model in (resnet(), node(t1=0.0)):
+    for model, most in ((resnet(), None), (node(t1=0.0), 0)):
         subject = subject_of_model(model)
         close(subject.gradient_paths["float64"](images), model(images), 1e-5)
         close(gradient(subject.gradient_paths["float64"], images), gradient(model, images), 1e-4)
         assert list(subject.gradient_paths) == ["float64"]
-        assert subject.horizon_rescaled is subject.effort is subject.max_steps is None
+        assert subject.horizon_rescaled is subject.effort is None
+        assert subject.max_steps == most  # no solve is no endless one
         assert subject.batch_independent
 
 

@@ -29,7 +29,7 @@ class Subject(NamedTuple):
     reference: Callable[[Images], LogitsFn] | None = None  # likewise, computed in float64
     horizon_rescaled: LogitsFn | None = None  # the same function with horizon 1 and f multiplied by the horizon
     effort: Callable[[Images], Float[Tensor, "batch 1"]] | None = None  # what the solver's error control sees; differentiable
-    max_steps: int | None = None  # of one solve; None: no limit, or no solver
+    max_steps: int | None = None  # of one solve; 0: nothing is solved; None: no limit, or no solver
     module: nn.Module | None = None  # to look at, never to call
 
 
