@@ -145,7 +145,9 @@ def attack(
     """
     from nodestill import experiments
 
-    changes = [("protocol", protocol)] + [(name, value) for name, value in (("eps_255", eps), ("attacks", attacks)) if value]
+    changes = [("protocol", protocol)] + [
+        (name, value) for name, value in (("eps_255", eps), ("attacks", attacks)) if value is not None
+    ]
     with _workspace(common) as workspace:
         attacked = experiments.attacked_model(model, workspace, dataset)
         asked = experiments.asked_attack(changes, images, batch_size, attacked)
