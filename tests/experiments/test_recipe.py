@@ -29,7 +29,7 @@ from nodestill.ode import Solver
         ("robustness", "eps_255", (-1,), "robustness.eps_255"),
         ("robustness", "eps_255", (256,), "robustness.eps_255"),
         ("robustness", "eps_255", (), "robustness.eps_255"),
-        ("robustness", "attacks", (), "robustness.attacks must be among pgd, mi-fgsm"),
+        ("robustness", "attacks", (), "robustness.attacks must name at least one"),
         ("robustness", "images", 0, "robustness.images must be at least 1, or none for all"),
         ("robustness", "batch_size", 0, "robustness.batch_size"),
         (None, "controls", (Role.TEACHER,), "controls must be among undistilled, stem-only and discrete-twin"),
