@@ -33,14 +33,14 @@ def _aims(channels: int, horizon: float) -> list[Aim]:
     ):
         if horizon == 1:
             direct_name, recompute_name = f"{precision}, direct", f"{precision}, recompute"
-            found += [Aim(f"forward, {precision}", forward, direct_name, _forward)] if channels == 64 else []
-            found += [Aim(f"forward per evaluation, {precision}", 2, direct_name, _each)] if channels == 64 else []
+            found += [Aim(f"forward, {precision}", forward, recompute_name, _forward)] if channels == 64 else []
+            found += [Aim(f"forward per evaluation, {precision}", 2, recompute_name, _each)] if channels == 64 else []
             found += [Aim(f"training step, direct, {precision}", direct, direct_name, _training)]
             found += [Aim(f"training step, recompute, {precision}", recompute, recompute_name, _training)]
             found += [Aim(f"memory, direct, {precision}", 1 / 2, direct_name, _memory, True)]
             found += [Aim(f"memory, recompute, {precision}", 1 / 4, recompute_name, _memory, True)]
             bare = 1.2 if channels == 64 else 1.1
-            found += [Aim(f"forward over bare convolutions, {precision}", bare, direct_name, _over_bare, True)]
+            found += [Aim(f"forward over bare convolutions, {precision}", bare, recompute_name, _over_bare, True)]
             found += [Aim(f"training over bare convolutions, {precision}", bare, direct_name, _training_over_bare, True)]
         else:
             must, name = (1.5 if precision == "bfloat16" else 1.0), f"{precision}, recompute"

@@ -1,10 +1,13 @@
 """Given steps compile as one graph, forward and backward, and give what they give uncompiled. Run by `test_compile.py`."""
 
+import shutil
+from dataclasses import replace
+
 import pytest
 import torch
 
 from nodestill.models import Activation, ConvDynamics, Norm
-from nodestill.ode import Method, Solver, StepRecord, solve
+from nodestill.ode import GradientMode, Method, Solver, StepRecord, solve, step
 from nodestill.precision import Precision
 from ode_oracles import spread
 
@@ -93,6 +96,53 @@ def test_a_state_stays_float32_whatever_f_returns():
         expected = run(f, y0, None, solver)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("norm", "solver"),
+    [
+        (Norm.NONE, Solver(rtol=1e-3, atol=1e-3, gradient=GradientMode.ADJOINT)),
+        (Norm.GROUP, Solver(rtol=1e-3, atol=1e-3)),
+        (Norm.NONE, Solver(Method.RK4, steps=3)),
+    ],
+)
+def test_steps_may_be_compiled_and_the_loop_is_not(norm, solver, monkeypatch):
+    """States, counts and gradients are those of the uncompiled solve, also where images leave the batch one by one."""
+    f, y0 = subject(norm)
+    y0 = y0 * torch.tensor([0.1, 1.0, 8.0]).view(3, 1, 1, 1)  # of different numbers of steps
+    quick = replace(solver, compiled=True)
+    graphs = []
+    monkeypatch.setattr(step, "_graph_of", lambda function: torch.compile(function, backend=_noting(graphs)))
+    expected, found = solve(f, y0, 0.0, 1.0, solver), solve(f, y0, 0.0, 1.0, quick)
+    assert graphs
+    assert (len(set(expected.stats.accepted.tolist())) > 1) == solver.method.is_adaptive
+    torch.testing.assert_close(found.y1, expected.y1, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.error, expected.error, rtol=1e-3, atol=1e-7)
+    assert found.stats.evaluations.tolist() == expected.stats.evaluations.tolist()
+    by = {each: gradients(lambda y, s=each: solve(f, y, 0.0, 1.0, s).y1, f, y0) for each in (solver, quick)}
+    for one, other in zip(by[quick], by[solver], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def _noting(graphs):
+    def compile_nothing(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    return compile_nothing
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # PyTorch's own
+def test_steps_compiled_by_the_real_compiler():
+    f, y0 = subject(Norm.GROUP)
+    solver = Solver(rtol=1e-3, atol=1e-3)
+    with torch.no_grad():
+        expected = solve(f, y0, 0.0, 1.0, solver).y1
+        torch.testing.assert_close(solve(f, y0, 0.0, 1.0, replace(solver, compiled=True)).y1, expected, rtol=1e-5, atol=1e-5)
+    by = [gradients(lambda y, s=s: solve(f, y, 0.0, 1.0, s).y1, f, y0) for s in (solver, replace(solver, compiled=True))]
+    for one, other in zip(*by, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the compiler's own, at a gap

@@ -1,5 +1,6 @@
 """Runs `compile_cases.py` in an interpreter of its own: a compiler cannot look through the type checks of these tests."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,4 +12,4 @@ def test_what_compiles():
     command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=--import-mode=importlib", "-p", "no:cacheprovider", CASES]
     done = subprocess.run(command, capture_output=True, text=True, cwd=CASES.parent.parent.parent)
     assert done.returncode == 0, done.stdout[-6000:]
-    assert "12 passed" in done.stdout
+    assert re.search(r"(16 passed|15 passed, 1 skipped)", done.stdout)

@@ -19,11 +19,12 @@ from nodestill.ode.step import (
     Trial,
     evaluate,
     like_state,
+    maybe_compiled,
     rms,
     shared_casts,
     take_step,
 )
-from nodestill.ode.step_size import error_ratio, next_size, over_batch, probe_first_step
+from nodestill.ode.step_size import judged_step, next_size, over_batch, probe_first_step
 from nodestill.ode.tableaus import Tableau
 from nodestill.ode.trace import Steps, Taken, placed
 
@@ -143,13 +144,14 @@ def _attempt(problem: Problem, progress: Progress, front: _Front, target: float,
     h = _landing_size(front.size, target - front.travelled)
     t, signed = problem.time(front.travelled), problem.sign * h
     keep = steps is not None and steps.keeps_evaluations
-    trial = take_step(problem.field, problem.tableau, t, signed, front.y, front.slope, keep=keep)
-    ratio, leaving, status = _verdict(problem, progress, front, trial, h, target)
+    step = maybe_compiled(judged_step, problem.field, keep=keep)
+    trial, own, error = step(problem.field, problem.tableau, problem.solver, t, signed, front.y, front.slope, keep=keep)
+    ratio, leaving, status = _verdict(problem, progress, front, own, h, target)
     accepted = ratio <= 1
     movers, leavers = torch.stack([accepted.sum(), leaving.sum()]).tolist()  # the one read from the device
     all_accepted = movers == len(h)
 
-    _book(progress, front, problem, trial, accepted, h)
+    _book(progress, front, problem, error, accepted, h)
     progress.status[front.index] = status
     if steps is not None and movers:
         steps.add(_taken(progress, front, t, signed * accepted, trial, all_accepted))
@@ -159,10 +161,9 @@ def _attempt(problem: Problem, progress: Progress, front: _Front, target: float,
 
 
 def _verdict(
-    problem: Problem, progress: Progress, front: _Front, trial: Trial, h: PerImage, target: float
+    problem: Problem, progress: Progress, front: _Front, own: PerImage, h: PerImage, target: float
 ) -> tuple[PerImage, Tensor, Tensor]:
     """Return for each image the error ratio that decides, whether it goes no further, and its status."""
-    own = error_ratio(trial, front.y, problem.solver)
     ratio = over_batch(own, problem.solver)
     arrived = (ratio <= 1) & (h >= target - front.travelled)
     stuck = ~(ratio <= 1) & ~(own <= 1) & (h < _SMALLEST_STEP * target)  # a neighbour with shared steps is not to blame
@@ -177,7 +178,7 @@ def _landing_size(size: PerImage, left: PerImage) -> PerImage:
     return torch.where(size >= left, left, torch.where(2 * size >= left, left / 2, size))
 
 
-def _book(progress: Progress, front: _Front, problem: Problem, trial: Trial, accepted: Tensor, h: PerImage) -> None:
+def _book(progress: Progress, front: _Front, problem: Problem, error: PerImage, accepted: Tensor, h: PerImage) -> None:
     row = torch.zeros_like(progress.error)
     row[front.index] = h * accepted
     progress.sizes.append(row)
@@ -185,7 +186,7 @@ def _book(progress: Progress, front: _Front, problem: Problem, trial: Trial, acc
     progress.tried[front.index] += 1
     progress.evaluations[front.index] += problem.tableau.stages - 1
     progress.rejected[front.index] += ~accepted
-    progress.error[front.index] += torch.where(accepted, rms(trial.error), 0.0)
+    progress.error[front.index] += torch.where(accepted, error, 0.0)
 
 
 def _taken(progress: Progress, front: _Front, t: PerImage, h: PerImage, trial: Trial, all_accepted: bool) -> Taken:
@@ -252,7 +253,7 @@ def _follow_step(problem: Problem, progress: Progress, travelled: PerImage, h: P
     tableau, keep = problem.tableau.without_error, steps is not None and steps.keeps_evaluations
     t, signed = problem.time(travelled), problem.sign * h
     slope, first = evaluate(problem.field, t, y, keep)
-    trial = take_step(problem.field, tableau, t, signed, y, slope, keep=keep)
+    trial = maybe_compiled(take_step, problem.field, keep=keep)(problem.field, tableau, t, signed, y, slope, keep=keep)
     progress.evaluations += tableau.stages * (progress.sizes[-1] > 0)
     if steps is not None:
         steps.add(Taken(index, t, signed, y, first + trial.kept, rejections=False))

@@ -68,7 +68,7 @@ def solve(
         )
     targets = _targets(t0, t1, times)
     sign = math.copysign(1.0, t1 - t0)
-    problem = Problem(Field(dynamics, solver.precision), tableau(solver.method), solver, t0, sign, targets)
+    problem = Problem(Field(dynamics, solver.precision, solver.compiled), tableau(solver.method), solver, t0, sign, targets)
     progress, error, ends = differentiable(problem, _sizes(problem, replay, y0), _dense(y0))
     at_times = torch.stack(ends[: len(times)]) if times else no_times(y0)
     record = _record(progress, y0)

@@ -73,6 +73,9 @@ class Solver:
         kept_bytes: RECOMPUTE keeps the state at each accepted step up to so many bytes. Above it only every k-th step keeps
             its own, k the smallest power of two that meets the budget or reaches the square root of the number of steps;
             the states between are made again. Moves no result beyond rounding.
+        compiled: Whether steps that no gradient is asked of, evaluation's and the way forward of RECOMPUTE and ADJOINT, run
+            as compiled graphs: faster, after ten seconds or so of compiling at the first solve. Needs a C++ compiler; moves
+            no result beyond rounding.
         precision: Arithmetic inside f. State and error control keep the dtype of y0, times and step sizes float64.
 
     Raises:
@@ -89,6 +92,7 @@ class Solver:
     gradient: GradientMode = GradientMode.RECOMPUTE
     precision: Precision = Precision.FLOAT32
     kept_bytes: int = field(default=2**30, metadata={"moves_results": False})
+    compiled: bool = field(default=False, metadata={"moves_results": False})
 
     def __post_init__(self) -> None:
         for name, kind in _CHOICES.items():

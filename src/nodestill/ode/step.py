@@ -7,7 +7,7 @@ slope once. The derivative of a step is written out (the transposed tableau); au
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +27,7 @@ class Field(NamedTuple):
 
     dynamics: nn.Module
     precision: Precision
+    compiled: bool = False  # whether steps that keep nothing run as compiled graphs
 
     def __call__(self, t: PerImage, y: State) -> Tensor:
         low, share = self.precision is Precision.BFLOAT16, not torch.is_grad_enabled()
@@ -65,6 +66,21 @@ def without_autocast(backward: Callable) -> Callable:
             return backward(ctx, *gradients)
 
     return run
+
+
+@lru_cache
+def _graph_of(function: Callable) -> Callable:
+    return torch.compile(function)
+
+
+def maybe_compiled(function: Callable, field: Field, *, keep: bool) -> Callable:
+    """Return a function of a field as compiled graphs, one for each shape and setting, if the field asks for them.
+
+    With `keep` it stays as it is: what the derivative of an evaluation needs is automatic differentiation's. So it does
+    inside a graph that is being compiled, of which it becomes a part.
+    """
+    wanted = field.compiled and not keep and not torch.compiler.is_compiling()
+    return _graph_of(function) if wanted else function
 
 
 class Kept(NamedTuple):

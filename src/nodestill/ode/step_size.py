@@ -1,12 +1,32 @@
 """Whether a step is accepted, and how large the next one is to be."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from nodestill.ode.solver import Solver, StepControl
-from nodestill.ode.step import Field, PerImage, State, Trial, like_state, rms
+from nodestill.ode.step import Field, PerImage, State, Trial, like_state, rms, take_step
+from nodestill.ode.tableaus import Tableau
 
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0  # Hairer, Norsett, Wanner, Solving ODEs I, 2nd ed. 1993, section II.4
+
+
+class Judged(NamedTuple):
+    """A step that was tried, and what its error estimate says."""
+
+    trial: Trial  # its error estimate is left out
+    ratio: PerImage  # the error estimate in units of the tolerance
+    error: PerImage  # the RMS of the error estimate, in units of y
+
+
+def judged_step(
+    field: Field, tableau: Tableau, solver: Solver, t: PerImage, h: PerImage, y: State, slope: Tensor, *, keep: bool
+) -> Judged:
+    """Take a step (`take_step`) and measure its error. One function, so that a compiler makes one graph of both."""
+    trial = take_step(field, tableau, t, h, y, slope, keep=keep)
+    error = rms(trial.error)
+    return Judged(trial._replace(error=y.new_empty(0)), error_ratio(trial, y, solver), error)
 
 
 def error_ratio(trial: Trial, y: State, solver: Solver) -> PerImage:
