@@ -133,7 +133,8 @@ def attack(
     eps
         Radii in 1/255, as 0,4,8; 0 to 20 if not given.
     attacks
-        Which: pgd, mi-fgsm; under sound also apgd-ce, apgd-dlr, fmn, transfer, square. All that there are if not given.
+        Which: pgd, mi-fgsm; under sound also apgd-ce, apgd-dlr, fmn, transfer, square. All of these if not given. Under
+        sound also autoattack, to check ours with its maintainers' code (pip install 'nodestill[attacks]'): name it last.
     images
         Number of test images, from the first; all if not given.
     protocol

@@ -29,6 +29,7 @@ class AttackName(Enum):
     FMN = "fmn"  # fast minimum norm: every image's own smallest radius in one run
     TRANSFER = "transfer"  # images made on other models
     SQUARE = "square"  # random search, without gradients
+    AUTOATTACK = "autoattack"  # its maintainers' code, to check ours; only where it is asked for
 
 
 class Protocol(Enum):

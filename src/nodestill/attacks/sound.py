@@ -27,7 +27,7 @@ from nodestill.errors import InputError
 from nodestill.intervals import wilson_interval
 from nodestill.shapes import Images
 
-ALL_ATTACKS = tuple(AttackName)
+ALL_ATTACKS = tuple(attack for attack in AttackName if attack is not AttackName.AUTOATTACK)  # our own
 WORST_CASE = "worst-case"  # what stands as the attack in the rows of the curve
 
 

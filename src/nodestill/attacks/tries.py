@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from nodestill.attacks.apgd import apgd, apgd_targeted
+from nodestill.attacks.autoattack import autoattack
 from nodestill.attacks.budget import RADIUS_TOLERANCE, LinfBudget
 from nodestill.attacks.gradient import AttackResult
 from nodestill.attacks.gradient_attacks import pgd
@@ -50,6 +51,9 @@ def tried(hunt: Hunt, attack: AttackName, eps: int, batch: Batch, wanted: Bool[T
     if attack is AttackName.SQUARE:
         budget = LinfBudget(eps, steps=hunt.effort.queries)
         made = square(hunt.subject.logits, batch.images, batch.labels, budget, keys=batch.index, seed=hunt.seed)
+        return _confirmed(hunt, made, eps, batch)
+    if attack is AttackName.AUTOATTACK:
+        made = autoattack(hunt.subject.logits, batch.images, batch.labels, LinfBudget(eps), seed=hunt.seed)
         return _confirmed(hunt, made, eps, batch)
     return _along_paths(hunt, eps, batch, hunt.effort.apgd_steps, lambda path, some: _auto_pgd(hunt, attack, eps, path, some))
 
