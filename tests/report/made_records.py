@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nodestill.experiments.records import Experiment, RunRecords
+from nodestill.experiments.records import AuditRecords, Experiment, RunRecords
 from nodestill.intervals import wilson_interval
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -59,6 +59,14 @@ def made_run(role: str) -> RunRecords:
         robustness=[_row(role, attack, eps) for attack in ("pgd", "mi-fgsm") for eps in range(21)],
         gallery=[_example(label, eps_255=8) for label in range(8)] if role == "distilled" else [],
     )
+
+
+def audited(run: RunRecords, verdict: str, *checks: str) -> RunRecords:
+    """Return a run with an audit of some verdict, given by these checks; one more check passes."""
+    summary = {"verdict": verdict, "images": 64, "eps_255": 4, "asked": {"tier": {"name": "quick"}}}
+    rows = [{"name": name, "verdict": verdict} for name in checks] + [{"name": "planted", "verdict": "pass"}]
+    worst = [{"eps_255": eps, "robust_accuracy": share} for eps, share in ((0, 0.875), (4, 0.25), (8, 0.03125))]
+    return replace(run, audit=AuditRecords(run.path, summary, rows, [], worst, [], []))
 
 
 def bare(run: RunRecords) -> RunRecords:

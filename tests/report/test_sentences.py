@@ -9,7 +9,7 @@ from nodestill.report import sentences
 from nodestill.report.captions import cautions, protocol_caption
 from nodestill.report.select import fingerprint_of, key_radius, label, main_run
 from nodestill.report.sentences import big_numbers, compare, title
-from report.made_records import bare, made_experiment, made_run
+from report.made_records import audited, bare, made_experiment, made_run
 
 
 def with_clean(role, correct, images):
@@ -98,6 +98,26 @@ def test_cautions_name_who_stays_above_chance_and_count_what_went_wrong():
     assert first.startswith("Not audited. These attacks are weak by construction")
     assert "stays above chance (10.0 %) at the largest radius: Distilled NODE(1) under PGD (17.5 % at 20/255)." in levelling
     assert trouble.startswith("Distilled NODE(1): up to 5 of 1,000 images with a zero or non-finite gradient")
+
+
+def test_an_audit_stands_beside_the_numbers_it_judges():
+    teacher, student = made_run("teacher"), audited(made_run("distilled"), "fail", "gradient-paths", "worst-case")
+    runs = [teacher, student]
+    assert sentences(runs)[-1].endswith("Its audit says FAIL (gradient-paths and worst-case): do not read these as robustness.")
+    assert big_numbers(runs)[2].detail.endswith("; audit: fail")
+    first, second, *_ = cautions(runs)
+    assert first.startswith("Not audited: Teacher ResNet-20. These attacks are weak by construction")
+    assert second == (
+        "Distilled NODE(1): audited (tier quick, 64 images, checks at 4/255): FAIL (gradient-paths and worst-case). "
+        "Robust in the worst case over our attacks: 25.0 % at 4/255 and 3.1 % at 8/255."
+    )
+
+
+def test_an_audit_that_passes():
+    student = audited(made_run("distilled"), "pass")
+    assert sentences([student])[-1].endswith("Its audit found nothing against these numbers.")
+    assert "PASS. Robust" in cautions([student])[0]
+    assert not any("Not audited" in line for line in cautions([student]))
 
 
 def test_no_warning_without_reason_and_failed_solves_with():

@@ -24,6 +24,7 @@ class RunRecords:
             network), `seconds`.
         robustness: One `RobustnessRow` per attack and radius, of one robustness recipe.
         gallery: Adversarial images: `eps_255`, `label`, `predicted_clean`, `predicted`, `clean`, `adversarial` (PNG, base64).
+        audit: The newest audit; None if there is none.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class RunRecords:
     evaluation: dict[str, Any]
     robustness: list[dict[str, Any]]
     gallery: list[dict[str, Any]]
+    audit: "AuditRecords | None" = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def read_run(folder: RunFolder, attack: str | None = None) -> RunRecords:
         evaluation=folder.read("evaluation.json", "clean", "evaluations", "cost", "seconds"),
         robustness=[row for row in robustness if row["recipe"] == attack],
         gallery=gallery.get(attack, []),
+        audit=read_audit(folder) if (folder.path / "audit.json").exists() else None,
     )
 
 

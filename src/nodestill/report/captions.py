@@ -4,13 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from nodestill.experiments.records import RunRecords
+from nodestill.report.audits import audit_cautions
 from nodestill.report.formats import attack_name, count, joined, percent, radius
 from nodestill.report.select import attacks_of, chance, chance_beaten, key_radius, label, provenance, row_at, rows_of
-
-NOT_AUDITED = (
-    "Not audited. These attacks are weak by construction: few steps of one size, one start, and only the last iterate counts. "
-    "They bound from above what robustness a model can have; they cannot show that it has any."
-)
 
 _RULES = {"chu2022": "the rules of Chu et al. 2022"}
 
@@ -44,7 +40,7 @@ def cautions(runs: Sequence[RunRecords]) -> list[str]:
     if not attacks_of(runs):
         return []
     counted = [line for run in runs for line in (_worst(run, "failed_images"), _worst(run, "bad_gradient_images")) if line]
-    return [NOT_AUDITED, *_levelling(runs), *counted]
+    return [*audit_cautions(runs), *_levelling(runs), *counted]
 
 
 def _levelling(runs: Sequence[RunRecords]) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from nodestill.experiments.records import RunRecords
+from nodestill.report.audits import audit_sentence, audit_word
 from nodestill.report.formats import attack_name, count, interval, joined, magnitude, percent, radius
 from nodestill.report.select import attacks_of, by_role, key_radius, label, main_run, role_name, row_at, worst_at
 
@@ -46,7 +47,7 @@ def _clean_number(run: RunRecords) -> BigNumber:
 def _attacked_number(run: RunRecords, row: dict[str, Any]) -> BigNumber:
     name = f"{role_name(run)}, under {attack_name(row['attack'])} at {radius(row['eps_255'])}"
     sure = interval(row["wilson_low"], row["wilson_high"])
-    return BigNumber(percent(row["accuracy"]), name, f"95 % interval {sure}; not audited", run.role)
+    return BigNumber(percent(row["accuracy"]), name, f"95 % interval {sure}; {audit_word(run)}", run.role)
 
 
 def _cost_number(run: RunRecords) -> BigNumber:
@@ -117,7 +118,7 @@ def _attack_sentence(main: RunRecords, runs: Sequence[RunRecords]) -> str | None
     left = [f"to {percent(row['accuracy'])} under {attack_name(row['attack'])}" for row in rows]
     whose = "the teacher's" if main.role == "teacher" else f"the {role_name(main).lower()} student's"
     beside = _teacher_beside(main, by_role(runs, "teacher"), rows)
-    return f"At {radius(eps)}, {whose} accuracy falls {joined(left)}{beside}. No audit was run: read these as upper bounds."
+    return f"At {radius(eps)}, {whose} accuracy falls {joined(left)}{beside}. {audit_sentence(main)}"
 
 
 def _teacher_beside(main: RunRecords, teacher: RunRecords | None, rows: Sequence[dict[str, Any]]) -> str:

@@ -133,12 +133,16 @@ def _notes(runs: Sequence[RunRecords]) -> tuple[str, ...]:
     if attacks_of(runs):
         attacked = joined(sorted({count(row["images"]) for run in runs for row in run.robustness}))
         moved = "still classified right when every pixel may move by that much"
-        notes.append(f"{_names(runs)}: share of {attacked} test images {moved}. Not audited.")
+        notes.append(f"{_names(runs)}: share of {attacked} test images {moved}.{_unaudited(runs)}")
     notes.append("MACs: multiply-accumulates of one image.")
     if any(run.evaluation.get("evaluations") for run in runs):
         notes[-1] = "MACs: multiply-accumulates of one image; for a Neural ODE stem + NFE × f + head."
         notes.append("NFE: calls of f per clean test image, mean (smallest–largest).")
     return (*notes, *_failures(runs))
+
+
+def _unaudited(runs: Sequence[RunRecords]) -> str:
+    return " Not audited." if all(run.audit is None for run in runs) else ""
 
 
 def _names(runs: Sequence[RunRecords]) -> str:
