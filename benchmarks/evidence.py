@@ -41,8 +41,8 @@ they measure. Losing cases are in. Machine: {machine}.
 `python benchmarks/solve_speed.py` with `--channels`, `--horizon`, `--norm`. f is four 3×3 convolutions on C × 8 × 8 with
 random weights, batch 128, one thread, everything interleaved in one process. Speeds are relative to torchdiffeq's dopri5 at
 10⁻³ with backpropagation and f as it is usually written. bosh3 runs at 2·10⁻³ and 3·10⁻³: what has to be equal is the error of
-the result. "compiled" is `Solver(compiled=True)`. At horizon 100 the last layer of f is small, without a norm smaller still, or y
-overflows. Not measured: a GPU.
+the result; "compiled" is `Solver(compiled=True)`. At horizon 100 the last layer of f is small, without a norm smaller still, or
+y overflows. Not measured: a GPU.
 The aims, and what was reached:
 
 {targets}
