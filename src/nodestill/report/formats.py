@@ -10,6 +10,7 @@ _ATTACKS = {
     "fmn": "FMN",
     "transfer": "transfer",
     "square": "Square",
+    "autoattack": "AutoAttack",
     "worst-case": "worst case",
 }
 
