@@ -26,7 +26,8 @@ ALLOWED = {
     "report": {"experiments.records"},
     "terminal": set(),
     "printing": {"experiments", "report", "terminal"},
-    "cli": {"experiments", "data", "terminal", "printing"},
+    "reproducing": {"experiments", "printing", "terminal"},
+    "cli": {"experiments", "data", "terminal", "printing", "reproducing"},
     "__main__": {"cli"},
     "__init__": {"ode", "models", "data", "training", "attacks", "experiments"},  # the public names
 }

@@ -98,7 +98,8 @@ def build_model(
 def _node(recipe: StudentRecipe, num_classes: int, mean: Channels, std: Channels) -> nn.Module:
     dynamics = [_dynamics(recipe, channels) for channels in (recipe.channels, *recipe.further)]
     for f in dynamics:
-        f.requires_grad_(recipe.t1 > 0)  # without a solve no loss reaches f, and processes would wait for its gradient
+        # Without a solve no loss reaches f, and processes would wait for its gradient.
+        f.requires_grad_(recipe.t1 > 0 and not recipe.frozen)
     return node_classifier(
         recipe.stem,
         dynamics,
@@ -111,7 +112,7 @@ def _node(recipe: StudentRecipe, num_classes: int, mean: Channels, std: Channels
 
 
 def _twin(recipe: StudentRecipe, num_classes: int, mean: Channels, std: Channels) -> nn.Module:
-    count = tableau(recipe.solver.method).stages * (recipe.solver.steps or 0)  # a twin has fixed steps
+    count = recipe.blocks or tableau(recipe.solver.method).stages * (recipe.solver.steps or 0)  # the recipe has one of them
     blocks = [[_dynamics(recipe, channels) for _ in range(count)] for channels in (recipe.channels, *recipe.further)]
     return discrete_twin(recipe.stem, blocks, num_classes=num_classes, mean=mean, std=std, pooling=recipe.pooling)
 
@@ -124,4 +125,5 @@ def _dynamics(recipe: StudentRecipe, channels: int) -> ConvDynamics:
         activation=recipe.activation,
         t1=recipe.t1,
         zero_last=recipe.zero_last,
+        scale=recipe.f_scale,
     )
