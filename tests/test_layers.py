@@ -32,7 +32,7 @@ ALLOWED = {
     "__init__": {"ode", "models", "data", "training", "attacks", "experiments"},  # the public names
 }
 # What takes long to import, or is needed by a part only, is imported inside the functions that use it.
-LATE = {"matplotlib", "scipy", "lightning", "pyarrow", "sklearn", "PIL", "jinja2", "huggingface_hub", "safetensors"}
+LATE = {"ray", "matplotlib", "scipy", "lightning", "pyarrow", "sklearn", "PIL", "jinja2", "huggingface_hub", "safetensors"}
 
 
 def part_of(path: Path) -> str:

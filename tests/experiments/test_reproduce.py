@@ -1,15 +1,12 @@
 """A grid at its smallest: what is done is not done again, what was killed goes on, what failed stops nothing else."""
 
-from dataclasses import replace
 
 import pytest
 
-from nodestill.data import Dataset
 from nodestill.experiments import Store, Workspace, asked_reproduction
 from nodestill.experiments.engine import LocalHands
 from nodestill.experiments.records import read_grid
-from nodestill.experiments.reproduce import known_of, reproduce, take_over_rows
-from nodestill.experiments.schedule import Happened, standing
+from nodestill.experiments.reproduce import known_of, reproduce
 
 
 def nothing(*_: object) -> None:

@@ -6,12 +6,12 @@ another takes its place: what it had finished is on disk, and the next command g
 
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from typing import Any
 
-from nodestill.experiments.fit import silent
+from nodestill.experiments.fit import Watch, silent
 from nodestill.experiments.schedule import Happened, News
 from nodestill.experiments.work import Images, Known, Work, carry_out
 from nodestill.experiments.workspace import Workspace
@@ -107,7 +107,7 @@ def _serve(pipe: Connection, workspace: Workspace, known: Known, threads: int) -
             work: Work = pipe.recv()
         except (EOFError, OSError):
             return
-        pipe.send(attempt(work, replace(workspace, watch=_reporter(pipe, work.name)), known, images))
+        pipe.send(attempt(work, replace(workspace, watch=reporter(pipe.send, work.name)), known, images))
 
 
 def attempt(work: Work, workspace: Workspace, known: Known, images: Images) -> News:
@@ -120,13 +120,14 @@ def attempt(work: Work, workspace: Workspace, known: Known, images: Images) -> N
     return News(work.name, Happened.DONE)
 
 
-def _reporter(pipe: Connection, name: str) -> Any:
+def reporter(send: Callable[[News], None], name: str) -> Watch:
+    """Return a watch that sends what a work reports, not too often."""
     last = 0.0
 
     def watch(task: str, done: int, total: int, note: str) -> None:
         nonlocal last
         if time.monotonic() - last >= _REPORT_EVERY:
             last = time.monotonic()
-            pipe.send(News(name, Happened.PROGRESS, task, done, total, note))
+            send(News(name, Happened.PROGRESS, task, done, total, note))
 
     return watch

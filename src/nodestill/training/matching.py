@@ -27,7 +27,7 @@ def mean_loss(
     check_distillation(student_logits, teacher_logits, temperature, kd_weight)
     cross_entropy = labels_loss(student_logits, labels, label_smoothing, double_softmax)
     log_student, log_teacher = (F.log_softmax(logits / temperature, dim=1) for logits in (student_logits, teacher_logits))
-    kl = F.kl_div(log_student, log_teacher, reduction="mean", log_target=True)
+    kl = F.kl_div(log_student, log_teacher, reduction="none", log_target=True).mean()  # as reduction="mean", which warns
     total = (1 - kd_weight) * cross_entropy + kd_weight * temperature**2 * kl
     return StepLoss(total, {"cross_entropy": cross_entropy.detach(), "kl": kl.detach()})
 
