@@ -1,6 +1,5 @@
 """A grid at its smallest: what is done is not done again, what was killed goes on, what failed stops nothing else."""
 
-
 import pytest
 
 from nodestill.experiments import Store, Workspace, asked_reproduction

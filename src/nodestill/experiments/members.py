@@ -1,6 +1,7 @@
 """The models of an experiment, each with the folder that its settings alone decide."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ class Member:
             return "discrete twin"
         return f"NODE({self.model.t1:g})" if self.model.t1 else "stem only"
 
-    @property
+    @cached_property
     def folder(self) -> str:
         """Name of its run folder: readable, and different whenever anything that it depends on is."""
         kind = "teacher" if self.role is Role.TEACHER else "student"
