@@ -102,7 +102,8 @@ def factors_table(grid: GridRecords) -> Table:
 def solvers_table(grid: GridRecords) -> Table:
     """Return accuracies of trained students under other solvers, means over seeds."""
     rows = []
-    for name in dict.fromkeys(cell.name for cell in grid.cells if cell.solvers):
+    by_folder = {cell.folder: cell.name for cell in reversed(grid.cells) if cell.solvers and cell.seed == grid.cells[0].seed}
+    for name in reversed(by_folder.values()):  # cells of several names that are one model are one row
         cells = grid.named(name)
         for variant in dict.fromkeys(row["name"] for cell in cells.values() for row in cell.solvers):
             found = [row for cell in cells.values() for row in cell.solvers if row["name"] == variant]

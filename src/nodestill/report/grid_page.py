@@ -11,6 +11,8 @@ from nodestill.report.page import replace_file, template
 from nodestill.report.reproduced import Section, sections
 from nodestill.report.tables import Table
 
+_SETS = {"cifar10": "CIFAR-10", "svhn": "SVHN"}
+
 
 def write_reproduction(grid: GridRecords, out: Path) -> Path:
     """Write the report of a grid as one HTML file, and as Markdown beside it; return the HTML file.
@@ -54,7 +56,7 @@ def grid_html(grid: GridRecords) -> str:
 
 def title(grid: GridRecords) -> str:
     """Return what the report is about."""
-    return f"Chu et al. 2022 on {grid.dataset}, reproduced at scale {grid.scale}"
+    return f"Chu et al. 2022 on {_SETS.get(grid.dataset, grid.dataset)}, reproduced at scale {grid.scale}"
 
 
 def changes_table(grid: GridRecords) -> Table:

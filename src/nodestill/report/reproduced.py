@@ -152,14 +152,17 @@ def attack_notes(grid: GridRecords) -> tuple[str, ...]:
     attacked_images = sorted({row["images"] for name in grid.names("figure1") for row in _rows(grid, name)})
     of = " or ".join(count(number) for number in attacked_images)
     weak = "The paper's attacks are weak by construction: read these as upper bounds."
-    return (f"Under attack: the first {of} test images. {weak}", *notes(grid)) if of else notes(grid)
+    return (f"Under attack: the first {of} test images, fewer at long horizons. {weak}", *notes(grid)) if of else notes(grid)
 
 
 def notes(grid: GridRecords) -> tuple[str, ...]:
     """Return what is to be known of all numbers: the scale, the data, and what the intervals are."""
     seeds = {cell.seed for cell in grid.cells}
     if len(seeds) > 1:
-        how = "Percent, mean ± standard deviation over seeds; intervals are Student's, 95 %, over trainings."
+        how = (
+            "Percent, mean ± standard deviation over seeds. Intervals, 95 %: of differences Student's over pairs of trainings; "
+            "of means the wider of Student's over trainings and Wilson's of the test images."
+        )
     else:
         how = "Percent. One training each: intervals are of the finite test images, not of other seeds."
     return (f"Scale {grid.scale} ({grid.about}); {grid.data}.", how)

@@ -1,11 +1,12 @@
 """What several trainings of one cell say together: mean, standard deviation, interval, and paired differences.
 
-With two seeds or more, intervals are Student's, over trainings. With one they are those of the finite test images, and say
-nothing of what another seed would give. Either kind is named where it is printed.
+With two seeds or more, intervals are Student's, over trainings, and those of a mean at least as wide as that of the finite test
+images. With one they are those of the images alone, and say nothing of what another seed would give. Tables say which.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from nodestill.experiments.records import GridCell, GridRecords, RunRecords
 from nodestill.intervals import deviation, difference_interval, student_interval, wilson_interval
@@ -74,45 +75,58 @@ def hits_of(records: GridRecords, name: str, measured: Measured = clean) -> dict
 
 
 def spread(hits: Mapping[int, tuple[int, int]]) -> Spread | None:
-    """Return the mean over seeds; none if nothing is measured."""
+    """Return the mean over seeds; none if nothing is measured.
+
+    All seeds are measured on the same images, so the interval is never narrower than that of the finite number of images.
+    """
     shares = [right / count for right, count in hits.values()]
     if not shares:
         return None
+    mean, count = sum(shares) / len(shares), min(count for _, count in hits.values())
+    low, high = wilson_interval(round(mean * count), count)
     if len(shares) == 1:
-        return Spread(shares[0], *wilson_interval(*next(iter(hits.values()))), None, 1)
-    return of_values(shares)
+        return Spread(mean, low, high, None, 1)
+    over = of_values(shares)
+    return Spread(mean, max(0.0, min(low, over.low)), min(1.0, max(high, over.high)), over.deviation, len(shares))
 
 
-def of_values(values: list[float]) -> Spread:
+def of_values(values: list[float], confidence: float = 0.95) -> Spread:
     """Return the mean of at least two values over seeds with Student's interval."""
-    return Spread(sum(values) / len(values), *student_interval(values), deviation(values), len(values))
+    return Spread(sum(values) / len(values), *student_interval(values, confidence), deviation(values), len(values))
 
 
-def difference(one: Mapping[int, tuple[int, int]], other: Mapping[int, tuple[int, int]]) -> Spread | None:
-    """Return one minus other, paired by seed; none if no seed has both."""
+def difference(
+    one: Mapping[int, tuple[int, int]], other: Mapping[int, tuple[int, int]], confidence: float = 0.95
+) -> Spread | None:
+    """Return one minus other, paired by seed; none if no seed has both.
+
+    Where all pairs differ by the same, or there is but one, the interval is Newcombe's, of the finite numbers of images.
+    """
     seeds = [seed for seed in one if seed in other]
     if not seeds:
         return None
     gaps = [one[seed][0] / one[seed][1] - other[seed][0] / other[seed][1] for seed in seeds]
-    if len(seeds) == 1:
-        return Spread(gaps[0], *difference_interval(one[seeds[0]], other[seeds[0]]), None, 1)
-    return of_values(gaps)
+    if len(seeds) > 1 and max(gaps) > min(gaps):
+        return of_values(gaps, confidence)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    low, high = difference_interval(one[seeds[0]], other[seeds[0]], z)
+    return Spread(gaps[0], low, high, None if len(seeds) == 1 else 0.0, len(seeds))
 
 
 def combined(weights: Mapping[str, float], records: GridRecords, measured: Measured = clean) -> Spread | None:
     """Return a weighted sum of cells' shares, seed by seed; none unless all cells have a seed in common.
 
-    With one seed the interval adds up the squared reaches of Newcombe's for each pair of weights, as of independent images.
+    With one seed the interval adds up the squares of half the widths of Wilson's, as if each cell had images of its own.
     """
     of = {name: hits_of(records, name, measured) for name in weights}
     seeds = [seed for seed in next(iter(of.values())) if all(seed in hits for hits in of.values())]
     values = [sum(weight * of[name][seed][0] / of[name][seed][1] for name, weight in weights.items()) for seed in seeds]
     if not values:
         return None
-    if len(values) > 1:
+    if len(values) > 1 and max(values) > min(values):
         return of_values(values)
     reach = sum((weight * _reach(of[name][seeds[0]])) ** 2 for name, weight in weights.items()) ** 0.5
-    return Spread(values[0], values[0] - reach, values[0] + reach, None, 1)
+    return Spread(values[0], values[0] - reach, values[0] + reach, None if len(values) == 1 else 0.0, len(values))
 
 
 def _reach(hits: tuple[int, int]) -> float:
