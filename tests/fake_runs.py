@@ -60,7 +60,7 @@ def _places(asked: Any) -> list[tuple[str, int]]:
 
 
 def _row(work: Work, known: Known, asked: Any, attack: str, eps: int, share: float) -> dict[str, Any]:
-    images = asked.images or IMAGES
+    images = IMAGES  # however few are asked for: a made-up row is to be decided by its share
     correct = round(images * share * math.exp(-eps / 10))
     low, high = wilson_interval(correct, images)
     same = {"images": images, "correct": correct, "accuracy": correct / images, "wilson_low": low, "wilson_high": high}
