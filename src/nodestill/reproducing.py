@@ -80,23 +80,22 @@ def _hands(ways: Ways, workspace: Any, known: Any) -> Any:
 def _show_plan(asked: Any, known: Any, workspace: Any, ways: Ways, taken: list[str]) -> Any:
     from nodestill.experiments import reproduce as grids
 
-    now, seconds = grids.planned(asked, known, workspace.accelerator)
+    plan = grids.planned(asked, known, workspace.accelerator)
+    now = plan.standing
     console.print(f"{asked.part.value} of {asked.dataset.value} at scale {asked.scale.name.value}: {asked.scale.about}.")
     console.print(f"Images: {known.identity.provenance}. Seeds: {asked.seeds}.", soft_wrap=True)
     changes = [list(change) for change in asked.changes()]
     if changes:
         show_table(["Not the paper's", "Here", "Paper"], changes, words=3)
-    kinds = grids.kinds_of(asked, now, seconds)
-    show_table(["Models", "All", "Done", "Left", "Time of one process"], [[*row[:-1], _time(row[-1])] for row in kinds])
+    kinds = [[*row[:-1], _time(row[-1])] for row in grids.kinds_of(plan)]
+    show_table(["Models", "All", "Done", "Left", "Time of one process"], kinds)
     if taken:
         console.print(f"{len(taken)} models were taken over from the rows in {ways.rows / asked.name}.", soft_wrap=True)
     for line in grids.again(now, known):
         console.print(line, soft_wrap=True)
-    total = sum(seconds.values()) / ways.at_a_time
     console.print(
-        f"To do: {len(now.left)} models, and {len(now.waiting)} kinds whose settings follow from them. "
-        f"About {_time(total)} on {ways.at_a_time} processes, by a calibration on this machine; "
-        "the evaluations of trained equations may be more.",
+        f"To do: {len(now.left) + len(now.waiting)} models, about {_time(plan.total / ways.at_a_time)} with {ways.at_a_time} "
+        "at a time, by a calibration on this machine. Trained equations may need more evaluations than it has seen.",
         soft_wrap=True,
     )
     return now

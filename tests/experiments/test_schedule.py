@@ -11,7 +11,7 @@ from nodestill.errors import TimeUp
 from nodestill.experiments import asked_reproduction, to_plain
 from nodestill.experiments.grid import Cell
 from nodestill.experiments.kept import keep
-from nodestill.experiments.reproduce import Asked, again, planned, take_over_rows, write_listing
+from nodestill.experiments.reproduce import Asked, again, kinds_of, planned, take_over_rows, write_listing
 from nodestill.experiments.schedule import Happened, News, Standing, standing, work_through
 from nodestill.experiments.work import Known, Work, twin
 
@@ -111,7 +111,9 @@ def test_what_waits_for_a_failed_measurement_is_named(tmp_path):
     what, known = asked(), fake_runs.known(tmp_path)
     worked(what, known, ("node1-kd",))
     now = standing(what.cells(), known, what.scale)
-    assert {"twin-evaluations", "twin-parameters", "twin-macs", "kd-sgd-tuned", "kd-adam-tuned"} == set(now.waiting)
+    assert {"twin-evaluations", "twin-parameters", "twin-macs", "kd-sgd-tuned", "kd-adam-tuned"} == {
+        cell.name for cell in now.waiting
+    }
 
 
 def test_hands_that_say_done_and_did_nothing_are_not_asked_for_ever(tmp_path):
@@ -218,15 +220,26 @@ def test_rows_of_another_training_do_not_stay_beside_new_weights(begun, tmp_path
 
 def test_the_plan_counts_what_is_done_and_what_is_left(begun):
     what, known = begun
-    now, seconds = planned(what, known, "cpu")
-    assert all(seconds[work.name] == 0 for work in now.done)
-    assert all(0 < seconds[name] < 600 for name in now.left)
+    plan = planned(what, known, "cpu")
+    assert all(plan.seconds[work.name] == 0 for work in plan.standing.done)
+    assert all(0 < plan.seconds[name] < 600 for name in plan.standing.left)
+    assert plan.later == 0
+    assert [(kind, left) for kind, _, _, left, _ in kinds_of(plan)] == [("teachers", "0"), ("students", "3")]
+
+
+def test_the_plan_counts_what_waits_for_settings(tmp_path):
+    plan = planned(asked(), fake_runs.known(tmp_path), "cpu")
+    assert plan.later > 0
+    assert kinds_of(plan)[-1][:4] == ("settings not known yet", "7", "0", "7")  # four tuned arms, three twins
+    assert plan.total > plan.later
 
 
 def test_the_listing_names_every_cell_and_its_folder(begun):
     what, known = begun
     listing = write_listing(what, known, {}).read("grid.json")
-    assert len(listing["cells"]) == len(what.all_cells())
+    names = {(entry["name"], entry["seed"]) for entry in listing["cells"]}
+    assert {(cell.name, cell.seed) for cell in what.all_cells()} < names
+    assert {name for name, _ in names} >= {"resnet44-held-out", "labels-adam-tuned-0.02"}
     by_name = {entry["name"]: entry for entry in listing["cells"]}
     assert by_name["kd-T10-resnet44"]["paper"] == 88.03
     assert (by_name["kd-T10-resnet44"]["depth"], by_name["kd-T10-resnet44"]["temperature"]) == (44, 10.0)

@@ -45,23 +45,25 @@ class Pace:
         return self.teacher if isinstance(model, TeacherRecipe) else self.student
 
 
-def estimate(works: Sequence[Work], known: Known, device: torch.device) -> dict[str, float]:
-    """Return the seconds that each work will take one process of one thread, by run folder.
+def estimate(some: Sequence[Work], later: Sequence[Work], known: Known, device: torch.device) -> tuple[dict[str, float], float]:
+    """Return the seconds that one process of one thread will need for each work, by run folder, and for all of `later`.
 
     Args:
-        works: All of a grid; those that are done are taken for their times, and cost nothing.
+        some: The works of a grid; those that are done are taken for their times, and cost nothing.
+        later: Works whose settings are not final; whatever is there of them counts for nothing.
         known: The data and the store.
         device: Where it is computed.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        pace = _calibrated(works, known.dataset, device)
+        pace = _calibrated(some, known.dataset, device)
     finally:
         torch.set_num_threads(threads)
-    expected = {work.name: _seconds(work, known, pace, everything=True) for work in works}
-    corrections = _corrections(works, known, expected, str(environment(device)["device"]))
-    return {work.name: corrections[type(work.member.model)] * _seconds(work, known, pace) for work in works}
+    expected = {work.name: _seconds(work, known, pace, everything=True) for work in some}
+    corrections = _corrections(some, known, expected, str(environment(device)["device"]))
+    seconds = {work.name: corrections[type(work.member.model)] * _seconds(work, known, pace) for work in some}
+    return seconds, sum(corrections[StudentRecipe] * _seconds(work, known, pace, everything=True) for work in later)
 
 
 def _calibrated(works: Sequence[Work], dataset: Dataset, device: torch.device) -> Pace:

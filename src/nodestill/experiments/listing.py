@@ -10,7 +10,7 @@ from nodestill.experiments.recipe import StudentRecipe, TeacherRecipe
 from nodestill.experiments.scales import Scale
 from nodestill.experiments.stages import attack_key
 from nodestill.experiments.store import RunFolder
-from nodestill.experiments.work import Known
+from nodestill.experiments.work import Known, with_needs
 
 
 def grid_name(dataset: Dataset, scale: Scale) -> str:
@@ -27,7 +27,10 @@ def list_grid(
     changed: Sequence[tuple[str, str, str]],
     failed: Mapping[str, str],
 ) -> None:
-    """Write `grid.json`: the cells of all parts, with run folder, attack, the paper's number, and why a cell is not there."""
+    """Write `grid.json`: every cell with run folder, attack, the paper's number, and why it is not there.
+
+    Trainings that only decide a rate, and their teachers, are cells of no part.
+    """
     listing = {
         "name": folder.path.name,
         "dataset": dataset.value,
@@ -37,7 +40,7 @@ def list_grid(
         "seeds": sorted({cell.seed for cell in cells}),
         "changes": [list(change) for change in changed],
         "table3": {str(eps): percent for eps, percent in PAPER_UNDER_PGD.get(dataset, {}).items()},
-        "cells": [_entry(cell, known, failed) for cell in cells],
+        "cells": [_entry(cell, known, failed) for cell in with_needs(cells)],
         "schema": 1,
     }
     if not (folder.path / "grid.json").exists() or folder.read("grid.json") != listing:

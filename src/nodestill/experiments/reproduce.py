@@ -1,7 +1,7 @@
 """`nodestill reproduce`: the paper's tables and our controls, as one grid that is planned, worked through and listed."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nodestill.data import DataIdentity, Dataset, identify
@@ -17,7 +17,7 @@ from nodestill.experiments.recipe import Role
 from nodestill.experiments.scales import Scale, ScaleName, changes, scale_named
 from nodestill.experiments.schedule import Hands, News, Standing, standing, work_through
 from nodestill.experiments.store import RunFolder, Store
-from nodestill.experiments.work import Known, Work
+from nodestill.experiments.work import Known, Work, works
 from nodestill.experiments.workspace import Workspace
 
 
@@ -130,21 +130,49 @@ def write_listing(asked: Asked, known: Known, failed: dict[str, str]) -> RunFold
     return folder
 
 
-def planned(asked: Asked, known: Known, accelerator: str) -> tuple[Standing, dict[str, float]]:
-    """Return how far the grid is, and the seconds that one process will need for each model, by run folder."""
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done, and how long it will take.
+
+    Attributes:
+        standing: How far the grid is.
+        seconds: What one process will need for each model whose settings are known, by run folder.
+        later: What it will need for all others, by the settings that they have before a rate or a size is chosen.
+    """
+
+    standing: Standing
+    seconds: Mapping[str, float]
+    later: float
+
+    @property
+    def total(self) -> float:
+        """The seconds of one process."""
+        return sum(self.seconds.values()) + self.later
+
+
+def planned(asked: Asked, known: Known, accelerator: str) -> Plan:
+    """Return the plan of what is asked for, after a calibration of a second or two."""
     now = standing(asked.cells(), known, asked.scale)
-    return now, estimate([*now.done, *now.left.values()], known, device_of(accelerator))
+    settled = [replace(cell, tuned=(), twin_of=None) for cell in now.waiting]
+    later = {work.name: work for work in works(settled, known, asked.scale.scored_images, asked.scale.monitor_images)}
+    of_teachers = {work.name for work in (*now.done, *now.left.values()) if work.member.role is Role.TEACHER}
+    guessed = [work for name, work in later.items() if name not in of_teachers]
+    seconds, seconds_later = estimate([*now.done, *now.left.values()], guessed, known, device_of(accelerator))
+    return Plan(now, seconds, seconds_later)
 
 
-def kinds_of(asked: Asked, now: Standing, seconds: Mapping[str, float]) -> list[tuple[str, str, str, str, float]]:
+def kinds_of(plan: Plan) -> list[tuple[str, str, str, str, float]]:
     """Return, for teachers, students and trainings that choose a rate: how many, done, left, and the seconds left."""
-    works = [*now.done, *now.left.values()]
+    now = plan.standing
+    both = [*now.done, *now.left.values()]
     rows = []
-    for kind in dict.fromkeys(_kind(work) for work in works):
-        some = [work.name for work in works if _kind(work) == kind]
+    for kind in dict.fromkeys(_kind(work) for work in both):
+        some = [work.name for work in both if _kind(work) == kind]
         left = [name for name in some if name in now.left]
-        rows.append((kind, str(len(some)), str(len(some) - len(left)), str(len(left)), sum(seconds[name] for name in left)))
-    return rows
+        time = sum(plan.seconds[name] for name in left)
+        rows.append((kind, str(len(some)), str(len(some) - len(left)), str(len(left)), time))
+    waiting = len(now.waiting)
+    return [*rows, ("settings not known yet", str(waiting), "0", str(waiting), plan.later)] if waiting else rows
 
 
 def _kind(work: Work) -> str:

@@ -63,19 +63,19 @@ class Standing:
     Attributes:
         done: Works that lack nothing.
         left: Works that lack something, by folder, those that failed among them.
-        waiting: Names of cells whose settings hang on what is not measured yet.
+        waiting: Cells whose settings hang on what is not measured yet.
     """
 
     done: tuple[Work, ...]
     left: dict[str, Work]
-    waiting: tuple[str, ...]
+    waiting: tuple[Cell, ...]
 
 
 def standing(cells: Sequence[Cell], known: Known, scale: Scale) -> Standing:
     """Return how far a grid is, from the store."""
     found = works(cells, known, scale.scored_images, scale.monitor_images)
     left = unfinished(found, known)
-    waiting = tuple(dict.fromkeys(cell.name for cell in cells if known.member(cell) is None))
+    waiting = tuple(cell for cell in cells if known.member(cell) is None)
     return Standing(tuple(work for work in found if work.name not in left), left, waiting)
 
 
