@@ -293,7 +293,7 @@ def reproduce(
     engine
         local (processes of this machine) or ray (a cluster that shares the store).
     jobs
-        Models at a time, each with --threads threads of its own (1 if not given); all cores if not given.
+        Models at a time, each with --threads threads of its own (1 if not given). If not given, all cores; on a GPU, one.
     rows
         Folder of kept rows: what is finished in ROWS/reproduce-DATASET-SCALE is not computed again.
     dry_run
@@ -305,7 +305,7 @@ def reproduce(
 
     asked = experiments.asked_reproduction(part, dataset, scale, seeds)
     limit = None if common.max_time is None else seconds_of(common.max_time)
-    ways = Ways(engine, jobs, common.threads or 1, rows, dry_run, limit)
+    ways = Ways(engine, jobs, common.threads or 1, rows, dry_run, limit, common.device)
     work_through(asked, _quiet_workspace(common), ways)
 
 

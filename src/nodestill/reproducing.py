@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nodestill.errors import InputError, TrainingError
+from nodestill.errors import InputError, TimeUp, TrainingError
 from nodestill.printing import show_reproduction
 from nodestill.terminal import console, show_table, watching_many
 
@@ -16,11 +16,12 @@ class Ways:
 
     Args:
         engine: local or ray.
-        jobs: Works at a time; as many as there are cores if none.
+        jobs: Works at a time; if none, as many as there are cores, and one on a GPU.
         threads: Of each.
         rows: Folder of kept rows.
         dry_run: Whether the plan is all.
         max_seconds: When to stop.
+        device: Name of the accelerator.
     """
 
     engine: str = "local"
@@ -29,6 +30,7 @@ class Ways:
     rows: Path = Path("results")
     dry_run: bool = False
     max_seconds: float | None = None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.engine not in ("local", "ray"):
@@ -40,11 +42,18 @@ class Ways:
     @property
     def at_a_time(self) -> int:
         """Works at a time."""
-        return self.jobs or max(1, len(os.sched_getaffinity(0)) // self.threads)
+        cores = max(1, len(os.sched_getaffinity(0)) // self.threads)
+        return self.jobs or (1 if _is_gpu(self.device) else cores)
+
+
+def _is_gpu(device: str) -> bool:
+    import torch
+
+    return device in ("cuda", "mps") or (device == "auto" and (torch.cuda.is_available() or torch.backends.mps.is_available()))
 
 
 def reproduce(asked: Any, workspace: Any, ways: Ways) -> None:
-    """Print the plan of a grid, work through it, and print and write its tables.
+    """Print the plan of a grid, work through it, and print and write its tables, whether the time was enough or not.
 
     Raises:
         TrainingError: If a model failed; the others are done.
@@ -52,19 +61,32 @@ def reproduce(asked: Any, workspace: Any, ways: Ways) -> None:
     """
     from nodestill.experiments import reproduce as grids
 
+    if workspace.devices != 1:
+        raise InputError(
+            f"--devices must be 1 for a grid, got {workspace.devices}: its models are trained side by side. See --jobs."
+        )
     known = grids.known_of(asked, workspace.store, workspace.data_root)
     taken = grids.take_over_rows(asked, known, ways.rows)
     now = _show_plan(asked, known, workspace, ways, taken)
     if ways.dry_run:
         return
-    failed: dict[str, str] = {}
-    if now.left or now.waiting:
-        with watching_many(ways.max_seconds) as show:
-            failed = grids.reproduce(asked, workspace, known, _hands(ways, workspace, known), _watch(show))
+    failed, over = _worked(asked, workspace, known, ways) if now.left or now.waiting else ({}, None)
     grids.write_listing(asked, known, failed)
     show_reproduction(workspace.store.root / asked.name, asked.part.value)
-    left = grids.standing(asked.cells(), known, asked.scale)
-    _require_nothing(left, failed)
+    if over is not None:
+        raise over
+    _require_nothing(grids.standing(asked.cells(), known, asked.scale), failed)
+
+
+def _worked(asked: Any, workspace: Any, known: Any, ways: Ways) -> tuple[dict[str, str], TimeUp | None]:
+    """Work through a grid; return why what failed did, and that the time is over, if it is."""
+    from nodestill.experiments import reproduce as grids
+
+    try:
+        with watching_many(ways.max_seconds) as show:
+            return grids.reproduce(asked, workspace, known, _hands(ways, workspace, known), _watch(show)), None
+    except TimeUp as over:
+        return {}, over
 
 
 def _hands(ways: Ways, workspace: Any, known: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A real Ray of this machine: a worker is killed in the middle, the grid completes, and what was finished is not trained again."""
+"""A real Ray of this machine: a worker is killed in the middle, the grid completes, and nothing finished is trained again."""
 
 import os
 import re

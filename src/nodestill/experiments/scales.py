@@ -204,7 +204,7 @@ def _shrunk_student(student: StudentRecipe, small: Shrunk, epochs: int) -> Stude
         stem=small.stem,
         channels=small.channels,
         layers=small.layers,
-        solver=small.solver,
+        solver=small.solver if student.t1 < LONG else replace(small.solver, gradient=GradientMode.RECOMPUTE),  # memory
         training=_shrunk_training(_at_rate(student.training, small), small, epochs),
     )
 

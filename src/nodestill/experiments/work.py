@@ -174,11 +174,6 @@ class Left:
         """Whether it is done."""
         return not (self.training or self.attacks or self.scoring)
 
-    @property
-    def weights(self) -> bool:
-        """Whether what is lacking is measured on the weights."""
-        return self.training or self.attacks or self.scoring
-
 
 def left_of(work: Work, known: Known) -> Left:
     """Return what a work lacks, told by its folder alone."""
