@@ -83,7 +83,9 @@ def show_reproduction(grid: Path, part: str) -> None:
     records = read_grid(grid)
     for title, says, table in sections(records, part):
         console.print(f"\n{title}", style="bold", markup=False)
-        show_table(table.headers, table.rows, words=table.text_columns)
+        kept = [place for place, header in enumerate(table.headers) if header != "Rows"]  # run folders are too wide here
+        rows = [[row[place] for place in kept] for row in table.rows]
+        show_table([table.headers[place] for place in kept], rows, words=min(table.text_columns, len(kept)))
         for note in (*says, *table.notes):
             console.print(f"  {note}", style="dim", markup=False)
     console.print(f"Report: {write_reproduction(records, grid)}", soft_wrap=True, markup=False)
