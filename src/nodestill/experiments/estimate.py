@@ -63,7 +63,8 @@ def estimate(some: Sequence[Work], later: Sequence[Work], known: Known, device: 
     expected = {work.name: _seconds(work, known, pace, everything=True) for work in some}
     corrections = _corrections(some, known, expected, str(environment(device)["device"]))
     seconds = {work.name: corrections[type(work.member.model)] * _seconds(work, known, pace) for work in some}
-    return seconds, sum(corrections[StudentRecipe] * _seconds(work, known, pace, everything=True) for work in later)
+    times = [corrections[StudentRecipe] * _seconds(work, known, pace, everything=True) for work in later]
+    return seconds, sum(times, 0.0)
 
 
 def _calibrated(works: Sequence[Work], dataset: Dataset, device: torch.device) -> Pace:

@@ -147,7 +147,7 @@ class Plan:
     @property
     def total(self) -> float:
         """The seconds of one process."""
-        return sum(self.seconds.values()) + self.later
+        return sum(self.seconds.values(), self.later)
 
 
 def planned(asked: Asked, known: Known, accelerator: str) -> Plan:
@@ -169,7 +169,7 @@ def kinds_of(plan: Plan) -> list[tuple[str, str, str, str, float]]:
     for kind in dict.fromkeys(_kind(work) for work in both):
         some = [work.name for work in both if _kind(work) == kind]
         left = [name for name in some if name in now.left]
-        time = sum(plan.seconds[name] for name in left)
+        time = sum((plan.seconds[name] for name in left), 0.0)
         rows.append((kind, str(len(some)), str(len(some) - len(left)), str(len(left)), time))
     waiting = len(now.waiting)
     return [*rows, ("settings not known yet", str(waiting), "0", str(waiting), plan.later)] if waiting else rows
