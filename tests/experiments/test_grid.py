@@ -215,7 +215,7 @@ def test_a_scale_says_the_papers_value_beside_its_own():
     found = {field: (here, there) for field, here, there in changes(scale_named(ScaleName.CPU), Dataset.CIFAR10, 44, 10.0)}
     assert found["teacher.width"] == ("8", "16")
     assert found["student.channels"] == ("16", "512")
-    assert found["student.training.epochs"] == ("4", "200")
+    assert found["student.training.epochs"] == ("3", "200")
     assert found["robustness.images"] == ("1000", "none")
     assert found["robustness.images, t1 = 100 and more"] == ("256", "none")
     assert "teacher.depth" not in found

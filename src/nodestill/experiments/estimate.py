@@ -27,7 +27,7 @@ from nodestill.precision import Precision
 
 _IMAGES = {Dataset.DIGITS: (1437, 360, 8), Dataset.CIFAR10: (50_000, 10_000, 32), Dataset.SVHN: (73_257, 26_032, 32)}
 _BACKWARD = 3  # a training step over a forward pass, in arithmetic
-_STEP_BYTES = 2**30  # what the images of the timed step may take, roughly
+_STEP_MACS = 1e10  # of the forward pass of the timed step, roughly: a fraction of a second
 _CLASSES = 10
 
 Model = TeacherRecipe | StudentRecipe
@@ -80,7 +80,7 @@ def _calibrated(works: Sequence[Work], dataset: Dataset, device: torch.device) -
 
 def _pace(recipe: Model, dataset: Dataset, device: torch.device) -> float:
     model = build_model(recipe, 0, _CLASSES).to(device, memory_format=torch.channels_last).train()
-    batch = min(recipe.training.batch_size, max(2, _STEP_BYTES // (64 * int(_macs(recipe, dataset)))))
+    batch = min(recipe.training.batch_size, max(2, int(_STEP_MACS / _macs(recipe, dataset))))
     images = torch.rand(batch, 3, _IMAGES[dataset][2], _IMAGES[dataset][2], device=device)
     low = recipe.training.precision is Precision.BFLOAT16
     context: Any = torch.autocast(device.type, torch.bfloat16) if low else nullcontext()

@@ -118,7 +118,7 @@ _SMOKE = Shrunk(
 
 _CPU = Shrunk(
     teacher_epochs=4,
-    epochs=4,
+    epochs=3,
     long_epochs=2,
     channels=16,
     sgd_rate=0.02,
