@@ -1,4 +1,8 @@
-"""Copy the rows of an experiment from a folder of runs into this one: python results/collect.py runs cifar10-smoke"""
+"""Copy the rows of an experiment or a grid from a folder of runs into this one: python results/collect.py runs cifar10-smoke
+
+Of a grid, the rows of every finished model, and the weights, where they are small, of those that still have a student to teach:
+all that `nodestill reproduce` needs to go on in a fresh clone.
+"""
 
 import json
 import shutil
@@ -7,21 +11,56 @@ from pathlib import Path
 
 KEPT = ("recipe.json", "environment.json", "training.jsonl", "evaluation.json")
 IF_THERE = ("robustness.jsonl", "solvers.jsonl")
+SMALL = 4_000_000  # bytes of weights that a repository may hold for a teacher
+ABOUT = {"experiment.json": ("experiment.json", "report.md", "commands.jsonl"), "grid.json": ("grid.json", "report.md")}
 
 
-def main(runs: Path, name: str) -> None:
-    """Copy experiment.json, report.md and each member's rows; what was there before is replaced."""
-    target = Path(__file__).parent / name
+def main(runs: Path, name: str, results: Path = Path(__file__).parent) -> None:
+    """Copy what an experiment or a grid lists; what was there before is replaced, once all of it is copied."""
+    source, target, fresh = runs / name, results / name, results / f".{name}.tmp"
+    listed = next((file for file in ABOUT if (source / file).is_file()), None)
+    if listed is None:
+        sys.exit(f"{source} holds neither experiment.json nor grid.json. Name a folder of the store that `nodestill` wrote.")
+    listing = json.loads((source / listed).read_text())
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    for file in ABOUT[listed]:
+        if (source / file).exists():
+            shutil.copy(source / file, fresh)
+    needed = teaching(listing, runs) if listed == "grid.json" else set()
+    for member in members(listing, runs):
+        copy(runs / member, fresh / member, weights=member in needed)
     shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+
+
+def members(listing: dict, runs: Path) -> list[str]:
+    """Return the run folders of an experiment, or the finished ones of a grid."""
+    if "members" in listing:
+        return listing["members"]
+    folders = dict.fromkeys(cell["folder"] for cell in listing["cells"] if cell["folder"])
+    return [folder for folder in folders if (runs / folder / "evaluation.json").is_file()]
+
+
+def teaching(listing: dict, runs: Path) -> set[str]:
+    """Return the finished run folders of a grid that have small weights and a student whose training is not finished."""
+    by_name = {(cell["name"], cell["seed"]): cell["folder"] for cell in listing["cells"]}
+    finished = set(members(listing, runs))
+    wanted = {by_name.get((cell["teacher"], cell["seed"])) for cell in listing["cells"] if cell["folder"] not in finished}
+    return {folder for folder in wanted & finished if is_small(runs / folder / "weights.safetensors")}
+
+
+def is_small(path: Path) -> bool:
+    """Return whether weights are there and may be kept."""
+    return path.is_file() and path.stat().st_size <= SMALL
+
+
+def copy(source: Path, target: Path, *, weights: bool) -> None:
+    """Copy the rows of a model, and its weights if they are needed."""
     target.mkdir()
-    shutil.copy(runs / name / "experiment.json", target)
-    shutil.copy(runs / name / "report.md", target)
-    if (runs / name / "commands.jsonl").exists():
-        shutil.copy(runs / name / "commands.jsonl", target)
-    for member in json.loads((runs / name / "experiment.json").read_text())["members"]:
-        (target / member).mkdir()
-        for file in (*KEPT, *(file for file in IF_THERE if (runs / member / file).exists())):
-            shutil.copy(runs / member / file, target / member)
+    extra = ("weights.safetensors",) if weights else ()
+    for file in (*KEPT, *(file for file in (*IF_THERE, *extra) if (source / file).exists())):
+        shutil.copy(source / file, target / file)
 
 
 if __name__ == "__main__":

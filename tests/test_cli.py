@@ -151,7 +151,9 @@ def test_alone_it_shows_what_it_can(capsys):
     assert called(capsys, "--version")[1].strip() == __version__
 
 
-@pytest.mark.parametrize("name", ["demo", "run", "recipes", "attack", "solvers", "report", "predict", "data verify"])
+@pytest.mark.parametrize(
+    "name", ["demo", "run", "recipes", "attack", "solvers", "report", "reproduce", "predict", "data verify"]
+)
 def test_every_command_has_help_and_can_be_debugged(name, capsys):
     code, out, err = called(capsys, *name.split(), "--help")
     assert (code, err) == (0, "")
@@ -190,7 +192,7 @@ def test_a_model_is_scored_under_other_solvers(copied, capsys):
     assert [row[2] for row in rows] == [f"{row['accuracy']:.2%}" for row in kept]
     assert [row[5] for row in rows] == [f"{row['evaluations']:.1f}" for row in kept]
     said = " ".join(" ".join(line[1] for line in lines).split())
-    assert said.startswith("euler, 2 steps euler, 8 steps dopri5, tolerance 1e-05 none, t1 = 0 euler, 2 steps")
+    assert said.startswith("euler, 2 steps euler, 8 steps rk4, 2 steps dopri5, tolerance 1e-05 none, t1 = 0 euler, 2 steps")
 
 
 def test_images_are_classified_and_their_names_printed_as_they_are(store, tmp_path, capsys):

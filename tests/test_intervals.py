@@ -1,10 +1,10 @@
-"""The Wilson interval: its ends solve the quadratic that defines them."""
+"""Intervals: their ends solve the equations that define them, and are those of the published examples."""
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nodestill.intervals import wilson_interval
+from nodestill.intervals import deviation, difference_interval, student_interval, wilson_interval
 
 
 @given(count=st.integers(1, 100_000), share=st.floats(0, 1), z=st.floats(0.5, 4))
@@ -41,3 +41,31 @@ def test_known_values():
 def test_more_images_say_more():
     widths = [high - low for low, high in (wilson_interval(n // 2, n) for n in (10, 100, 1000))]
     assert widths == sorted(widths, reverse=True)
+
+
+SLEEP = [1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4]  # Student 1908, the additional hours of sleep
+
+
+def test_students_interval_of_his_own_data():
+    assert student_interval(SLEEP) == pytest.approx((0.7001142, 2.4598858), abs=1e-7)  # as R's t.test prints it
+    assert deviation(SLEEP) == pytest.approx(1.229995, abs=1e-6)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=9), st.floats(-1, 1))
+def test_students_interval_moves_with_its_values(values, shift):
+    low, high = student_interval(values)
+    moved = student_interval([value + shift for value in values])
+    assert moved == pytest.approx((low + shift, high + shift), abs=1e-9)
+    assert low <= sum(values) / len(values) <= high
+
+
+def test_known_values_of_differences():
+    assert difference_interval((56, 70), (48, 80)) == pytest.approx((0.0524, 0.3339), abs=5e-5)  # Newcombe 1998, method 10
+    assert difference_interval((9, 10), (3, 10)) == pytest.approx((0.1705, 0.8090), abs=5e-5)
+
+
+@given(st.integers(0, 50), st.integers(0, 70))
+def test_a_difference_turned_round_is_its_negative(hits, others):
+    low, high = difference_interval((hits, 50), (others, 70))
+    assert difference_interval((others, 70), (hits, 50)) == pytest.approx((-high, -low), abs=1e-12)
+    assert -1 - 1e-12 <= low <= hits / 50 - others / 70 <= high <= 1 + 1e-12

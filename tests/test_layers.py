@@ -26,12 +26,13 @@ ALLOWED = {
     "report": {"experiments.records"},
     "terminal": set(),
     "printing": {"experiments", "report", "terminal"},
-    "cli": {"experiments", "data", "terminal", "printing"},
+    "reproducing": {"experiments", "printing", "terminal"},
+    "cli": {"experiments", "data", "terminal", "printing", "reproducing"},
     "__main__": {"cli"},
     "__init__": {"ode", "models", "data", "training", "attacks", "experiments"},  # the public names
 }
 # What takes long to import, or is needed by a part only, is imported inside the functions that use it.
-LATE = {"matplotlib", "scipy", "lightning", "pyarrow", "sklearn", "PIL", "jinja2", "huggingface_hub", "safetensors"}
+LATE = {"ray", "matplotlib", "scipy", "lightning", "pyarrow", "sklearn", "PIL", "jinja2", "huggingface_hub", "safetensors"}
 
 
 def part_of(path: Path) -> str:

@@ -265,6 +265,52 @@ def report(
 
 
 @app.command
+def reproduce(
+    part: str,
+    *,
+    dataset: str = "cifar10",
+    scale: str = "cpu",
+    seeds: int | None = None,
+    engine: str = "local",
+    jobs: int | None = None,
+    rows: Path = Path("results"),
+    dry_run: bool = False,
+    common: Common = _DEFAULTS,
+) -> None:
+    """Reproduce the paper: its tables and its figure, with the controls it left out. Goes on where it was stopped.
+
+    First it prints the plan: how many models, what is done, and how long the rest will take on this machine.
+
+    Parameters
+    ----------
+    part
+        table1, table2, table3, figure1, controls, claims or all.
+    dataset
+        cifar10 or svhn.
+    scale
+        smoke (digits, minutes), cpu, gpu, or paper (to the letter).
+    seeds
+        Trainings of each model, with seeds 0, 1, ...; the scale's number if not given.
+    engine
+        local (processes of this machine) or ray (a cluster that shares the store).
+    jobs
+        Models at a time, each with --threads threads of its own (1 if not given). If not given, all cores; on a GPU, one.
+    rows
+        Folder of kept rows: what is finished in ROWS/reproduce-DATASET-SCALE is not computed again.
+    dry_run
+        Print the plan and stop.
+    """
+    from nodestill import experiments
+    from nodestill.reproducing import Ways
+    from nodestill.reproducing import reproduce as work_through
+
+    asked = experiments.asked_reproduction(part, dataset, scale, seeds)
+    limit = None if common.max_time is None else seconds_of(common.max_time)
+    ways = Ways(engine, jobs, common.threads or 1, rows, dry_run, limit, common.device)
+    work_through(asked, _quiet_workspace(common), ways)
+
+
+@app.command
 def predict(model: str, *images: Path, store: Path = Path("runs"), debug: bool = False) -> None:
     """Classify image files with a trained model.
 
@@ -328,7 +374,20 @@ def _run(name: str, overrides: Sequence[str], until: str, common: Common) -> Non
 
 def _workspace(common: Common) -> Any:
     from contextlib import contextmanager
+    from dataclasses import replace
 
+    workspace = _quiet_workspace(common)
+    limit = None if common.max_time is None else seconds_of(common.max_time)
+
+    @contextmanager
+    def opened() -> Any:
+        with watching(limit) as watch:
+            yield replace(workspace, watch=watch)
+
+    return opened()
+
+
+def _quiet_workspace(common: Common) -> Any:
     import torch
 
     from nodestill.errors import InputError
@@ -342,11 +401,4 @@ def _workspace(common: Common) -> Any:
         torch.set_num_threads(common.threads)
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on a GPU too
     accelerator = from_plain(Accelerator, common.device, "--device")
-    limit = None if common.max_time is None else seconds_of(common.max_time)
-
-    @contextmanager
-    def opened() -> Any:
-        with watching(limit) as watch:
-            yield Workspace(Store(common.store), common.data, accelerator.value, common.devices, watch)
-
-    return opened()
+    return Workspace(Store(common.store), common.data, accelerator.value, common.devices)

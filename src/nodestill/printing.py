@@ -74,6 +74,23 @@ def _solver(row: Any) -> str:
     return f"{solver.method.value}, {solver.steps} step{'s' if solver.steps > 1 else ''}"
 
 
+def show_reproduction(grid: Path, part: str) -> None:
+    """Print the tables of a part of a grid, and write the report of all of it."""
+    from nodestill.experiments.records import read_grid
+    from nodestill.report import write_reproduction
+    from nodestill.report.reproduced import sections
+
+    records = read_grid(grid)
+    for title, says, table in sections(records, part):
+        console.print(f"\n{title}", style="bold", markup=False)
+        kept = [place for place, header in enumerate(table.headers) if header != "Rows"]  # run folders are too wide here
+        rows = [[row[place] for place in kept] for row in table.rows]
+        show_table([table.headers[place] for place in kept], rows, words=min(table.text_columns, len(kept)))
+        for note in (*says, *table.notes):
+            console.print(f"  {note}", style="dim", markup=False)
+    console.print(f"Report: {write_reproduction(records, grid)}", soft_wrap=True, markup=False)
+
+
 def _interval(row: dict[str, Any]) -> str:
     return f"{row['wilson_low']:.1%} to {row['wilson_high']:.1%}"
 

@@ -4,7 +4,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -54,6 +54,44 @@ def watching(max_seconds: float | None) -> Iterator[Callable[[str, int, int, str
 
     with bar:
         yield watch
+
+
+Tasks = Mapping[str, tuple[str, int, int, str]]  # what runs, by any key: what it is called, done, total, note
+
+
+@contextmanager
+def watching_many(max_seconds: float | None) -> Iterator[Callable[[int, int, Tasks, str], None]]:
+    """Show one bar for a grid, and one for each of its models that is being worked on; raise `TimeUp` after `max_seconds`.
+
+    What is yielded takes how many models are done, of how many, what runs, and a line to be said above the bars, if any.
+    """
+    ends = None if max_seconds is None else time.monotonic() + max_seconds
+    bar = Progress(
+        TextColumn("{task.description:<36}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    whole = bar.add_task("all models", total=None, note="")
+    shown: dict[str, TaskID] = {}
+
+    def show(done: int, total: int, tasks: Tasks, said: str) -> None:
+        if said:
+            console.print(said, soft_wrap=True)
+        bar.update(whole, completed=done, total=total)
+        for key in [key for key in shown if key not in tasks]:
+            bar.remove_task(shown.pop(key))
+        for key, (task, step, steps, note) in tasks.items():
+            shown[key] = shown[key] if key in shown else bar.add_task(task, total=steps, note="")
+            bar.update(shown[key], description=task, completed=step, total=steps, note=note)
+        if ends is not None and time.monotonic() > ends:
+            raise TimeUp("The time given by --max-time is over. What is finished is kept: the same command goes on from here.")
+
+    with bar:
+        yield show
 
 
 def seconds_of(text: str) -> float:

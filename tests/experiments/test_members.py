@@ -1,14 +1,16 @@
 """The models of an experiment: folders that change with what matters and with nothing else, weights by seed alone."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 import tiny
 from nodestill.data import DataIdentity
-from nodestill.experiments import Recipe, Role, with_overrides
-from nodestill.experiments.members import build_model, members
+from nodestill.experiments import Recipe, Role, StudentRecipe, TeacherRecipe, from_plain, with_overrides
+from nodestill.experiments.members import Member, build_model, members
 from nodestill.models import DiscreteTwin, NeuralODEClassifier, ResNet
 from nodestill.ode import Method, Solver
 
@@ -132,3 +134,29 @@ def test_roles_that_differ_only_in_name_still_have_their_own_folder():
     same = tiny.recipe(student=replace(tiny.recipe().student, t1=0.0))
     found = folders(same)
     assert found[Role.DISTILLED] == found[Role.STEM_ONLY]  # the very same model: trained once
+
+
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*/*-????????/recipe.json")), ids=lambda path: path.parent.name)
+def test_what_ran_before_a_field_existed_keeps_its_folder(path):
+    """The rows that are committed: read back with every field that came since, they are in the folder of their name."""
+    recipe = json.loads(path.read_text())
+    kind = TeacherRecipe if recipe["role"] == "teacher" else StudentRecipe
+    model, data = from_plain(kind, recipe["model"]), DataIdentity(recipe["provenance"], recipe["data"])
+    member = Member(Role(recipe["role"]), model, recipe["dataset"], data, recipe["seed"], recipe["teacher"])
+    assert member.folder == path.parent.name
+
+
+def test_a_frozen_f_keeps_its_weights_and_passes_gradients_on():
+    model = build_model(replace(tiny.recipe().student, frozen=True), 0, 3)
+    model(torch.rand(2, 3, 8, 8)).sum().backward()
+    assert all(parameter.grad is None for parameter in model.dynamics.parameters())
+    assert all(parameter.grad is not None for parameter in (*model.encoder.parameters(), *model.head.parameters()))
+
+
+def test_a_twin_can_be_told_how_many_blocks_it_has():
+    twin = build_model(replace(tiny.recipe().student, solver=Solver(), twin=True, blocks=3), 0, 3)
+    assert isinstance(twin, DiscreteTwin)
+    assert [len(blocks) for blocks in twin.blocks] == [3]

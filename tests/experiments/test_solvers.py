@@ -33,7 +33,7 @@ def test_every_row_says_what_the_model_says_under_that_solver(solver):
     features = model.head[0](model.encode(images))
     model.head[1].bias.copy_(-model.head[1].weight @ features.mean(0))  # so that all classes are predicted
     rows = {row.name: row for row in solver_rows(subject, data)}
-    assert list(rows) == ["own", "finer", "adaptive", "no equation", "own, flips averaged"]
+    assert list(rows) == ["own", "finer", "other order", "adaptive", "no equation", "own, flips averaged"]
     own = model(images).argmax(1)
     for name, row in rows.items():
         logits = model.with_solver(row.solver, t1=row.t1)(images)

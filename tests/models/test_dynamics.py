@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from nodestill.errors import InputError
 from nodestill.models import Activation, ConvDynamics, Norm
+from nodestill.ode import Method, Solver, solve
 
 ACTIVATIONS = {Activation.RELU: F.relu, Activation.SOFTPLUS: F.softplus, Activation.TANH: torch.tanh}
 
@@ -104,3 +105,20 @@ def test_initial_weights_have_the_variance_of_he():
 def test_bad_settings(settings, message):
     with pytest.raises(InputError, match=message):
         build(**settings)
+
+
+def test_f_times_a_horizon_on_the_unit_interval_is_f_on_the_horizon(generator):
+    """y' = f(t, y) on [0, T] and y' = T f(T t, y) on [0, 1] take the same steps: time enters as t / t1 in both."""
+    y0 = torch.randn((3, 4, 6, 5), generator=generator, dtype=torch.float64)
+    far, scaled = (build(t1=t1, scale=scale).double() for t1, scale in ((10.0, 1.0), (1.0, 10.0)))
+    scaled.load_state_dict(far.state_dict())
+    solver = Solver(Method.RK4, steps=5)
+    one, other = (solve(f, y0, 0.0, f.t1, solver).y1 for f in (far, scaled))
+    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+    assert not torch.allclose(one, y0)
+
+
+def test_a_scale_of_one_is_nothing(t_and_y):
+    f, same = build().double(), build(scale=1.0).double()
+    same.load_state_dict(f.state_dict())
+    assert torch.equal(f(*t_and_y), same(*t_and_y))

@@ -18,9 +18,10 @@ from nodestill.experiments.recipe import Distillation, DistillationObjective, St
 from nodestill.experiments.scoring import monitor, score
 from nodestill.experiments.store import RunFolder, Store
 from nodestill.models import Normalize, Whitening
-from nodestill.training import Objective, StepLoss, supervised
+from nodestill.training import Objective, StepLoss, distillation_loss, supervised
 from nodestill.training.lessons import live, once, taught
 from nodestill.training.loop import EpochRecord, Learner, fabric_for, set_up, steps_per_epoch, train
+from nodestill.training.matching import logit_loss, mean_loss
 from nodestill.training.robust_objectives import adversarially_supervised, ard, rslad
 
 _WHITENED_IMAGES = 5000
@@ -157,7 +158,7 @@ def _objective(wrapped: nn.Module, model: nn.Module, job: Job) -> Objective:
     if isinstance(recipe, TeacherRecipe) and recipe.adversarial is not None:
         perturb = inner_attack(model, recipe.adversarial, job.member.seed)
         return adversarially_supervised(wrapped, perturb, label_smoothing=smoothing)
-    return supervised(wrapped, label_smoothing=smoothing)
+    return supervised(wrapped, label_smoothing=smoothing, double_softmax=job.member.training.double_softmax)
 
 
 def _taught(wrapped: nn.Module, model: nn.Module, teacher: nn.Module, settings: Distillation, job: Job) -> Objective:
@@ -165,12 +166,30 @@ def _taught(wrapped: nn.Module, model: nn.Module, teacher: nn.Module, settings: 
     lesson = once(teacher, job.train_set, mirrored=plan.augment.flip) if settings.once else live(teacher)
     perturb, smoothing = inner_attack(model, settings.adversarial, job.member.seed), plan.label_smoothing
     match settings.objective:
-        case DistillationObjective.HINTON:
-            return taught(wrapped, lesson, temperature=temperature, kd_weight=weight, label_smoothing=smoothing)
         case DistillationObjective.ARD:
             return ard(wrapped, lesson, perturb, temperature=temperature, kd_weight=weight, label_smoothing=smoothing)
         case DistillationObjective.RSLAD:
             return rslad(wrapped, lesson, perturb, temperature=temperature, kd_weight=weight)
+        case DistillationObjective.HINTON | DistillationObjective.MEAN | DistillationObjective.LOGITS:
+            return taught(
+                wrapped,
+                lesson,
+                temperature=temperature,
+                kd_weight=weight,
+                label_smoothing=smoothing,
+                double_softmax=plan.double_softmax,
+                loss=_at_clean_images(settings.objective),
+            )
+
+
+def _at_clean_images(objective: DistillationObjective) -> Callable[..., StepLoss]:
+    match objective:
+        case DistillationObjective.MEAN:
+            return mean_loss
+        case DistillationObjective.LOGITS:
+            return logit_loss
+        case _:
+            return distillation_loss
 
 
 def in_precision_of(fabric: Any, objective: Objective) -> Objective:

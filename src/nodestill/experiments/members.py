@@ -1,6 +1,7 @@
 """The models of an experiment, each with the folder that its settings alone decide."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ class Member:
             return "discrete twin"
         return f"NODE({self.model.t1:g})" if self.model.t1 else "stem only"
 
-    @property
+    @cached_property
     def folder(self) -> str:
         """Name of its run folder: readable, and different whenever anything that it depends on is."""
         kind = "teacher" if self.role is Role.TEACHER else "student"
@@ -98,7 +99,8 @@ def build_model(
 def _node(recipe: StudentRecipe, num_classes: int, mean: Channels, std: Channels) -> nn.Module:
     dynamics = [_dynamics(recipe, channels) for channels in (recipe.channels, *recipe.further)]
     for f in dynamics:
-        f.requires_grad_(recipe.t1 > 0)  # without a solve no loss reaches f, and processes would wait for its gradient
+        # Without a solve no loss reaches f, and processes would wait for its gradient.
+        f.requires_grad_(recipe.t1 > 0 and not recipe.frozen)
     return node_classifier(
         recipe.stem,
         dynamics,
@@ -111,7 +113,7 @@ def _node(recipe: StudentRecipe, num_classes: int, mean: Channels, std: Channels
 
 
 def _twin(recipe: StudentRecipe, num_classes: int, mean: Channels, std: Channels) -> nn.Module:
-    count = tableau(recipe.solver.method).stages * (recipe.solver.steps or 0)  # a twin has fixed steps
+    count = recipe.blocks or tableau(recipe.solver.method).stages * (recipe.solver.steps or 0)  # the recipe has one of them
     blocks = [[_dynamics(recipe, channels) for _ in range(count)] for channels in (recipe.channels, *recipe.further)]
     return discrete_twin(recipe.stem, blocks, num_classes=num_classes, mean=mean, std=std, pooling=recipe.pooling)
 
@@ -124,4 +126,5 @@ def _dynamics(recipe: StudentRecipe, channels: int) -> ConvDynamics:
         activation=recipe.activation,
         t1=recipe.t1,
         zero_last=recipe.zero_last,
+        scale=recipe.f_scale,
     )

@@ -33,6 +33,8 @@ PAPER_UNDISTILLED = {
     Dataset.CIFAR10: {1.0: 63.45, 100.0: 62.38, 500.0: 69.94},
     Dataset.SVHN: {1.0: 88.36, 100.0: 88.68},
 }
+# Table 3: NODE(500) without distillation under PGD, by radius in 1/255.
+PAPER_UNDER_PGD = {Dataset.CIFAR10: {8: 25.07, 12: 23.60, 16: 21.29, 20: 20.24}}
 # Table 2: distilled NODE(1) with 512 channels, by temperature and teacher.
 PAPER_DISTILLED: dict[Dataset, dict[float, dict[int, float]]] = {
     Dataset.CIFAR10: {
@@ -52,7 +54,8 @@ def published(recipe: Recipe) -> dict[str, float]:
     """Return the paper's clean accuracy in percent by role, for a recipe with its widths, layers, weight and clean images."""
     student, distillation = recipe.student, recipe.student.distillation
     is_papers = (student.channels, student.layers, recipe.teacher.width) == (512, 4, 16)
-    if not is_papers or distillation is None or distillation.kd_weight != 0.9:
+    changed = student.frozen or student.f_scale != 1 or student.training.double_softmax or recipe.undistilled.double_softmax
+    if changed or not is_papers or distillation is None or distillation.kd_weight != 0.9:
         return {}
     if distillation.objective is not DistillationObjective.HINTON or recipe.teacher.adversarial is not None:
         return {}

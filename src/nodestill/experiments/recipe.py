@@ -25,13 +25,16 @@ class Role(Enum):
 
 
 class DistillationObjective(Enum):
-    """What is minimised with a teacher; see `nodestill.training.robust_objectives` for the last two."""
+    """What is minimised with a teacher; `nodestill.training` has them in objectives, matching and robust_objectives."""
 
     HINTON = "hinton"  # the teacher's logits and the labels, both at clean images
+    MEAN = "hinton-mean"  # the same with the KL averaged over classes too, PyTorch's `mean`: a mistake, and a control
+    LOGITS = "logits"  # squared differences of logits in place of the KL
     ARD = "ard"  # the teacher's logits at perturbed images, the labels at clean ones
     RSLAD = "rslad"  # the teacher's logits at perturbed and at clean images, no labels
 
 
+_PERTURBING = (DistillationObjective.ARD, DistillationObjective.RSLAD)
 USUAL_ATTACK = LinfBudget(8, step_255=2, steps=10)  # of the authors of ARD and RSLAD
 
 
@@ -41,9 +44,9 @@ class Distillation:
 
     Args:
         temperature: T > 0 of the softmaxes; the paper has 3, 10 and 20, ARD 30, RSLAD 1.
-        kd_weight: Weight of the teacher's logits, in [0, 1]: against the labels for hinton; at perturbed images, against the
-            labels at clean ones for ard, against the teacher's logits at clean ones for rslad. The paper has 0.9, ARD 1,
-            RSLAD 5/6.
+        kd_weight: Weight of the teacher's logits, in [0, 1]: against the labels for hinton and logits; at perturbed images,
+            against the labels at clean ones for ard, against the teacher's logits at clean ones for rslad. The paper has 0.9,
+            ARD 1, RSLAD 5/6.
         objective: What is minimised.
         once: Whether the teacher is asked once for each image as stored, instead of on every view that the student sees; where
             the student's views are flipped, the mean of what it says of the image and of its mirror image.
@@ -63,7 +66,7 @@ class Distillation:
         _require(self.temperature > 0, "temperature", self.temperature, "be positive; the paper uses 3, 10 and 20")
         _require(0 <= self.kd_weight <= 1, "kd_weight", self.kd_weight, "lie in [0, 1]; the paper uses 0.9")
         _require_perturbing("distillation.adversarial", self.adversarial)
-        perturbs = self.objective is not DistillationObjective.HINTON
+        perturbs = self.objective in _PERTURBING
         expected = "be left out where nothing is perturbed: choose ard or rslad"
         _require(perturbs or self.adversarial == USUAL_ATTACK, "distillation.adversarial", self.adversarial, expected)
 
@@ -90,6 +93,8 @@ class TeacherRecipe:
         _require(even, "teacher.width", self.width, "be even and at least 2; 16 is the published network")
         if self.adversarial is not None:
             _require_perturbing("teacher.adversarial", self.adversarial)
+            mistaken = self.training.double_softmax
+            _require(not mistaken, "teacher.training.double_softmax", mistaken, "be false on perturbed images")
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,9 @@ class StudentRecipe:
         further: Channels of further equations, each on pictures of half the size, behind a transition.
         pooling: How the head makes one number of each channel.
         twin: Whether residual blocks, as many as the solver evaluates f, take the place of each solve: the discrete twin.
+        blocks: How many blocks a twin has instead; for a solver whose evaluations only a trained model tells.
+        f_scale: What f is multiplied by, > 0. NODE(1) with t1 for it is the same function as NODE(t1).
+        frozen: Whether f keeps its initial weights.
     """
 
     stem: Stem
@@ -125,10 +133,20 @@ class StudentRecipe:
     further: tuple[int, ...] = field(default=(), metadata={"later": True})
     pooling: Pooling = field(default=Pooling.AVERAGE, metadata={"later": True})
     twin: bool = field(default=False, metadata={"later": True})
+    blocks: int | None = field(default=None, metadata={"later": True})
+    f_scale: float = field(default=1.0, metadata={"later": True})
+    frozen: bool = field(default=False, metadata={"later": True})
 
     def __post_init__(self) -> None:
         fixed = self.solver.steps is not None and self.solver.method is not Method.REVERSIBLE
-        _require(not self.twin or fixed, "student.solver.method", self.solver.method.value, "have fixed steps for a twin")
+        counted = fixed or self.blocks is not None
+        _require(not self.twin or counted, "student.solver.method", self.solver.method.value, "have fixed steps for a twin")
+        _require(self.blocks is None or self.twin, "student.blocks", self.blocks, "be none unless the student is a twin")
+        _require(self.blocks is None or self.blocks >= 1, "student.blocks", self.blocks, "be at least 1")
+        perturbed = self.distillation is not None and self.distillation.objective in _PERTURBING
+        mistaken = self.training.double_softmax
+        _require(not (mistaken and perturbed), "student.training.double_softmax", mistaken, "be false in ard and rslad")
+        _require(0 < self.f_scale < float("inf"), "student.f_scale", self.f_scale, "be positive and finite; 1 is usual")
         _require(all(c >= 1 for c in self.further), "student.further", self.further, "hold channels of at least 1")
         _require(fixed or not self.training.compiled, "student.training.compiled", True, "be false unless steps are fixed")
         _require(self.channels >= 1, "student.channels", self.channels, "be at least 1; the paper uses 512")

@@ -27,6 +27,8 @@ from nodestill.training import evaluate
 
 _BATCH = 250
 _FINER, _TIGHTER = 4, 16
+_ORDERS = {Method.DOPRI5: Method.BOSH3, Method.TSIT5: Method.BOSH3}  # of any other adaptive method: dopri5
+_FIXED_ORDERS = {Method.RK4: Method.MIDPOINT}  # of any other with fixed steps: rk4
 _TIGHT = 1e-5
 
 
@@ -60,7 +62,7 @@ def solver_rows(
         watch: Told of progress as (task, done, total, note).
 
     Yields:
-        Rows "own", "finer", "adaptive", "no equation", and, for comparison apart from all, "own, flips averaged".
+        Rows "own", "finer", "other order", "adaptive", "no equation", and, apart from all, "own, flips averaged".
 
     Raises:
         InputError: If the model has no equation.
@@ -119,10 +121,23 @@ def _variants(model: NeuralODEClassifier) -> list[_Variant]:
     return [
         _Variant("own", model),
         _Variant("finer", model.with_solver(finer)),
+        _Variant("other order", model.with_solver(_of_other_order(own))),
         _Variant("adaptive", model.with_solver(tight)),
         _Variant("no equation", model.with_solver(own, t1=0.0)),
         _Variant("own, flips averaged", model, flips=True),
     ]
+
+
+def _of_other_order(own: Solver) -> Solver:
+    """Return a solver of another order, at the same tolerance or with as many steps."""
+    if own.steps is None:
+        return replace(own, method=_ORDERS.get(own.method, Method.DOPRI5))
+    return replace(own, method=_FIXED_ORDERS.get(own.method, Method.RK4))
+
+
+def scored_already(folder: RunFolder) -> bool:
+    """Return whether a folder has these rows under every solver."""
+    return any(row["name"] == "other order" for row in folder.rows("solvers.jsonl", "name"))
 
 
 def _score(variant: _Variant, data: ImageSet, on_batch: Callable[[int], None]) -> _Found:

@@ -49,6 +49,14 @@ class _Images:
         return self._load(Split.TRAIN)
 
     @cached_property
+    def train_part(self) -> ImageSet:
+        return self._load(Split.TRAIN_PART)
+
+    @cached_property
+    def validation(self) -> ImageSet:
+        return self._load(Split.VALIDATION)
+
+    @cached_property
     def test(self) -> ImageSet:
         return self._load(Split.TEST)
 
@@ -118,7 +126,9 @@ def _train(member: Member, teacher: Member, recipe: Recipe, workspace: Workspace
     if workspace.store.folder(member.folder).is_done:
         return False
     taught_by = teacher if member.teacher else None
-    job = Job(member, taught_by, workspace.store, images.train, images.test, recipe.monitor_images, workspace.watch)
+    held = member.training.hold_out
+    sets = (images.train_part, images.validation) if held else (images.train, images.test)
+    job = Job(member, taught_by, workspace.store, *sets, recipe.monitor_images, workspace.watch)
     train_member(job, workspace.accelerator, workspace.devices)
     return True
 
@@ -148,14 +158,10 @@ def attack_run(
     if asked.protocol is Protocol.SOUND:
         return attack_soundly(attacked_run(folder, workspace, identity, images()), asked, workspace.watch)
     key = attack_key(asked, identity)
-    done = {
-        (AttackName(r["attack"]), r["eps_255"])
-        for r in folder.rows("robustness.jsonl", "recipe", "attack", "eps_255")
-        if r["recipe"] == key
-    }
-    missing = [(attack, eps) for attack in asked.attacks for eps in asked.eps_255 if (attack, eps) not in done]
+    missing = missing_rows(folder, asked, identity)
     if not missing:
         return False
+    done = {(attack, eps) for attack in asked.attacks for eps in asked.eps_255} - set(missing)
     data = images() if asked.images is None else images().first(asked.images)
     data = data.to(device_of(workspace.accelerator))
     model, class_names, recipe = load_run(folder, data.images.device)
@@ -169,6 +175,14 @@ def attack_run(
     for row in rows:
         folder.append("robustness.jsonl", {**to_plain(row), "recipe": key, "data": identity.provenance})
     return True
+
+
+def missing_rows(folder: RunFolder, asked: RobustnessRecipe, identity: DataIdentity) -> list[tuple[AttackName, int]]:
+    """Return attack and radius of the rows of the paper's protocol that a folder does not have yet."""
+    key = attack_key(asked, identity)
+    rows = folder.rows("robustness.jsonl", "recipe", "attack", "eps_255")
+    done = {(AttackName(row["attack"]), row["eps_255"]) for row in rows if row["recipe"] == key}
+    return [(attack, eps) for attack in asked.attacks for eps in asked.eps_255 if (attack, eps) not in done]
 
 
 def _write_gallery(folder: RunFolder, subject: Subject, data: ImageSet, asked: RobustnessRecipe, key: str) -> None:

@@ -1,7 +1,7 @@
 """Run folders: one folder a model, named by what it depends on, written so that a kill at any moment loses nothing finished.
 
     recipe.json  environment.json  training.jsonl  evaluation.json  robustness.jsonl  gallery.json  weights.safetensors
-    state.safetensors (to resume; removed when done)   DONE (written last)
+    state.safetensors (to resume; removed when done)   DONE (written last)   ROWS (in its place: rows without weights)
 
 Every file is written under a temporary name and renamed.
 """
@@ -30,6 +30,17 @@ class RunFolder:
     def is_done(self) -> bool:
         """Whether the model is trained and evaluated."""
         return (self.path / "DONE").is_file()
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether its rows are there, with the model or without: ROWS marks rows that came without weights."""
+        return self.is_done or (self.path / "ROWS").is_file()
+
+    def forget_rows(self) -> None:
+        """Remove rows that came without weights: what is measured anew is of another training."""
+        if (self.path / "ROWS").is_file():
+            for name in ("evaluation.json", "robustness.jsonl", "solvers.jsonl", "gallery.json", "training.jsonl", "ROWS"):
+                (self.path / name).unlink(missing_ok=True)
 
     def write(self, name: str, value: Any) -> None:
         """Write a value as JSON."""
@@ -69,8 +80,12 @@ class RunFolder:
 
     def finish(self) -> None:
         """Mark the folder as done and remove what only a resume needs."""
-        self._replace("DONE", b"")
+        self.mark("DONE")
         (self.path / "state.safetensors").unlink(missing_ok=True)
+
+    def mark(self, name: str) -> None:
+        """Write an empty file: DONE where a model is finished, ROWS where only its rows are there."""
+        self._replace(name, b"")
 
     def save_weights(self, model: nn.Module) -> None:
         """Write the parameters and buffers of a model."""

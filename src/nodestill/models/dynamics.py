@@ -45,6 +45,7 @@ class ConvDynamics(nn.Module):
         activation: What follows each norm except the last.
         t1: Horizon: time enters as t / t1, as 0 if t1 is 0. Finite, >= 0.
         zero_last: Whether f starts as f = 0: the last convolution (Norm.NONE) or the last norm (Norm.GROUP) is zero.
+        scale: What the last layer's result is multiplied by, finite.
 
     Raises:
         InputError: If a value is out of range.
@@ -55,7 +56,15 @@ class ConvDynamics(nn.Module):
     """
 
     def __init__(
-        self, channels: int, *, layers: int = 4, norm: Norm, activation: Activation, t1: float, zero_last: bool = False
+        self,
+        channels: int,
+        *,
+        layers: int = 4,
+        norm: Norm,
+        activation: Activation,
+        t1: float,
+        zero_last: bool = False,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
         if layers < 1:
@@ -63,7 +72,7 @@ class ConvDynamics(nn.Module):
         if not 0 <= t1 < math.inf:
             raise InputError(f"t1 must be finite and >= 0, got {t1}. 1 is usual.")
         groups = norm_groups(channels)
-        self.channels, self.t1 = channels, float(t1)
+        self.channels, self.t1, self.scale = channels, float(t1), scale
         self.norm, self.activation = norm, activation
         self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(layers))
         self.time_kernels = nn.Parameter(torch.empty(layers, channels, 3, 3))
@@ -96,7 +105,7 @@ class ConvDynamics(nn.Module):
         x, last = y, len(maps) - 1
         for layer, time_map in enumerate(maps):
             x = self._layer(layer, share, time_map, x, y.dtype if layer == last else None)
-        return x
+        return x if self.scale == 1 else x * self.scale
 
     def _layer(self, index: int, share: Share, time_map: Map, x: State, last_dtype: torch.dtype | None) -> State:
         z = self.convs[index](x)

@@ -2,6 +2,7 @@
 
 from nodestill.report.audit_page import write_audit_report
 from nodestill.report.figures import accuracy_figure, evaluations_figure, robustness_figure, training_figure
+from nodestill.report.grid_page import write_reproduction
 from nodestill.report.page import write_report
 from nodestill.report.sentences import sentences
 from nodestill.report.tables import Table, accuracy_table
@@ -16,4 +17,5 @@ __all__ = [
     "training_figure",
     "write_audit_report",
     "write_report",
+    "write_reproduction",
 ]

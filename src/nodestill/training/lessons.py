@@ -70,6 +70,8 @@ def taught(
     temperature: float,
     kd_weight: float,
     label_smoothing: float = 0.0,
+    double_softmax: bool = False,
+    loss: Callable[..., StepLoss] = distillation_loss,
 ) -> Objective:
     """Return the objective of distillation by a lesson.
 
@@ -79,9 +81,12 @@ def taught(
         temperature: T > 0 of both softmaxes.
         kd_weight: Weight of the distillation term, in [0, 1].
         label_smoothing: Share of the labels' target spread over all classes, in [0, 1).
+        double_softmax: Whether the labels' cross-entropy is taken of probabilities: a mistake, for comparison.
+        loss: What is computed: `distillation_loss`, or one of `training.matching` with its arguments.
 
     Returns:
-        A closure from a batch to its loss, with parts `cross_entropy`, `kl`, `accuracy` and `agreement`.
+        A closure from a batch to its loss, with parts `cross_entropy`, `kl` (what the loss makes of the teacher), `accuracy`
+        and `agreement`.
 
     Source:
         Hinton, Vinyals, Dean 2015, section 2; see `distillation_loss`.
@@ -90,12 +95,18 @@ def taught(
     def objective(batch: Batch) -> StepLoss:
         targets, labels = lesson(batch), batch.labels
         logits = student(batch.images).float()
-        loss = distillation_loss(
-            logits, targets, labels, temperature=temperature, kd_weight=kd_weight, label_smoothing=label_smoothing
+        found = loss(
+            logits,
+            targets,
+            labels,
+            temperature=temperature,
+            kd_weight=kd_weight,
+            label_smoothing=label_smoothing,
+            double_softmax=double_softmax,
         )
         predicted = logits.argmax(1)
         accuracy, agreement = ((predicted == which).float().mean() for which in (labels, targets.argmax(1)))
-        return StepLoss(loss.total, {**loss.parts, "accuracy": accuracy, "agreement": agreement})
+        return StepLoss(found.total, {**found.parts, "accuracy": accuracy, "agreement": agreement})
 
     return objective
 

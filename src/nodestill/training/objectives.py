@@ -27,12 +27,13 @@ class StepLoss(NamedTuple):
 Objective = Callable[[Batch], StepLoss]
 
 
-def supervised(model: Callable[[Images], Logits], *, label_smoothing: float = 0.0) -> Objective:
+def supervised(model: Callable[[Images], Logits], *, label_smoothing: float = 0.0, double_softmax: bool = False) -> Objective:
     """Return the objective of training on labels alone: cross-entropy, averaged over the batch.
 
     Args:
         model: Maps images in [0, 1] to logits.
         label_smoothing: Share of the target spread over all classes, in [0, 1).
+        double_softmax: Whether the cross-entropy is taken of probabilities, as if they were logits: a mistake, for comparison.
 
     Returns:
         A closure from a batch to its loss, with parts `cross_entropy` and `accuracy`.
@@ -40,7 +41,7 @@ def supervised(model: Callable[[Images], Logits], *, label_smoothing: float = 0.
 
     def objective(batch: Batch) -> StepLoss:
         logits = model(batch.images).float()
-        loss = F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
+        loss = labels_loss(logits, batch.labels, label_smoothing, double_softmax)
         return StepLoss(loss, {"cross_entropy": loss.detach(), "accuracy": _share(logits.argmax(1) == batch.labels)})
 
     return objective
@@ -54,6 +55,7 @@ def distillation_loss(
     temperature: float,
     kd_weight: float,
     label_smoothing: float = 0.0,
+    double_softmax: bool = False,
 ) -> StepLoss:
     """Compute (1 - w) CE(softmax(s), y) + w T^2 KL(softmax(t / T) || softmax(s / T)), averaged over the batch.
 
@@ -64,6 +66,7 @@ def distillation_loss(
         temperature: T > 0, finite. Higher is softer; T^2 keeps the size of the gradient.
         kd_weight: w in [0, 1], the weight of the *distillation* term (the paper's lambda).
         label_smoothing: Share of the target y spread over all classes, in [0, 1).
+        double_softmax: Whether the cross-entropy is taken of softmax(s), as if it were logits: a mistake, for comparison.
 
     Returns:
         The total, and its parts `cross_entropy` and `kl` before weighting.
@@ -76,8 +79,8 @@ def distillation_loss(
         PyTorch's order of arguments; and a softmax before the cross-entropy, which would be applied twice: both read here
         as meant.
     """
-    _check(student_logits, teacher_logits, temperature, kd_weight)
-    cross_entropy = F.cross_entropy(student_logits, labels, label_smoothing=label_smoothing)
+    check_distillation(student_logits, teacher_logits, temperature, kd_weight)
+    cross_entropy = labels_loss(student_logits, labels, label_smoothing, double_softmax)
     log_student = F.log_softmax(student_logits / temperature, dim=1)
     log_teacher = F.log_softmax(teacher_logits / temperature, dim=1)
     kl = F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
@@ -85,7 +88,14 @@ def distillation_loss(
     return StepLoss(total, {"cross_entropy": cross_entropy.detach(), "kl": kl.detach()})
 
 
-def _check(student_logits: Tensor, teacher_logits: Tensor, temperature: float, kd_weight: float) -> None:
+def labels_loss(logits: Logits, labels: Labels, label_smoothing: float, double_softmax: bool) -> Float[Tensor, ""]:
+    """Return the cross-entropy of logits, or of their softmax in place of logits, averaged over the batch."""
+    said = logits.softmax(1) if double_softmax else logits
+    return F.cross_entropy(said, labels, label_smoothing=label_smoothing)
+
+
+def check_distillation(student_logits: Tensor, teacher_logits: Tensor, temperature: float, kd_weight: float) -> None:
+    """Raise `InputError` if temperature or weight are out of range, or the shapes differ."""
     if not 0 <= kd_weight <= 1:
         raise InputError(
             f"kd_weight must lie in [0, 1], got {kd_weight}. It weights the distillation term; 0.9 is the paper's."

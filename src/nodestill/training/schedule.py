@@ -45,6 +45,10 @@ class Training:
         augment: How training images are varied.
         precision: Arithmetic outside an ODE's f, which has its own in `Solver.precision`.
         vector_rate: Rate of biases and norms over `lr`, > 0; of Muon alone.
+        double_softmax: Whether the labels' cross-entropy is taken of probabilities, as if they were logits: the paper's
+            notation read literally. A mistake, and a control.
+        hold_out: Whether a fixed tenth of the training images is kept from training and scored in place of the test images,
+            for choosing settings.
         compiled: Whether forward and backward pass run as a compiled graph; only with solves of fixed steps. Moves no result
             beyond rounding. Fast if the batches divide the images: another size is another graph.
 
@@ -65,6 +69,8 @@ class Training:
     augment: Augment = field(default_factory=Augment)
     precision: Precision = Precision.FLOAT32
     vector_rate: float = field(default=1.0, metadata={"later": True})
+    double_softmax: bool = field(default=False, metadata={"later": True})
+    hold_out: bool = field(default=False, metadata={"later": True})
     compiled: bool = field(default=False, metadata={"moves_results": False})
 
     def __post_init__(self) -> None:

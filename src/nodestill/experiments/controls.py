@@ -1,0 +1,173 @@
+"""The controls that the paper left out, as cells of the grid.
+
+All but the four arms differ from the paper's best cell, or from the cell that `Cell.compared` names, in one thing.
+"""
+
+from dataclasses import replace
+
+from nodestill.experiments.grid import LONGER, Cell, Grid, Matched, Part
+from nodestill.experiments.recipe import Distillation, DistillationObjective, StudentRecipe, TeacherRecipe
+from nodestill.training import Optimizer, Schedule, Training
+
+PAPERS_RATE = 0.001  # of every student
+_OPTIMIZERS = (Optimizer.SGD, Optimizer.ADAM)
+_HERE = (Part.CONTROLS,)
+
+
+def controls(grid: Grid) -> list[Cell]:
+    """Return every control of a grid; the arms whose rate is tuned follow the trainings that decide it."""
+    return [
+        *arms(grid),
+        *_parts_of_the_model(grid),
+        *_ways_to_teach(grid),
+        *_mistakes(grid),
+        *_twins(grid),
+        *_horizons(grid),
+    ]
+
+
+def arm_name(taught: bool, optimizer: Optimizer, rate: str) -> str:
+    """Return the name of an arm: with or without teacher, by which optimiser, at the scale's, the paper's or a tuned rate."""
+    return f"{'kd' if taught else 'labels'}-{optimizer.value}-{rate}"
+
+
+def arms(grid: Grid) -> list[Cell]:
+    """Return {teacher, no teacher} × {SGD, Adam}, at the tables' rates, the paper's, and tuned ones."""
+    found = []
+    for taught in (True, False):
+        for optimizer in _OPTIMIZERS:
+            small = grid.scale.shrunk
+            usual = PAPERS_RATE if small is None else small.sgd_rate if optimizer is Optimizer.SGD else small.adam_rate
+            candidates = tuple(_candidate(grid, taught, optimizer, rate) for rate in _rates(grid, optimizer))
+            found += [_arm(grid, taught, optimizer, usual, "scale"), _arm(grid, taught, optimizer, PAPERS_RATE, "paper")]
+            found.append(replace(_arm(grid, taught, optimizer, usual, "tuned"), tuned=candidates))
+    return found
+
+
+def _rates(grid: Grid, optimizer: Optimizer) -> tuple[float, ...]:
+    return grid.scale.sgd_rates if optimizer is Optimizer.SGD else grid.scale.adam_rates
+
+
+def _arm(grid: Grid, taught: bool, optimizer: Optimizer, rate: float, which: str) -> Cell:
+    best = grid.best()
+    plan = replace(best.model.training, optimizer=optimizer, lr=rate)
+    model = replace(_student(best), training=plan, distillation=_student(best).distillation if taught else None)
+    about = f"{'distilled' if taught else 'labels'}, {optimizer.value.upper() if optimizer is Optimizer.SGD else 'Adam'}"
+    rates = {"scale": "rate of the tables", "paper": "the paper's rate", "tuned": "tuned rate"}
+    name = arm_name(taught, optimizer, which)
+    return Cell(name, f"{about}, {rates[which]}", _HERE, model, grid.seed, best.teacher if taught else None)
+
+
+def _candidate(grid: Grid, taught: bool, optimizer: Optimizer, rate: float) -> Cell:
+    """Return a training on nine tenths of the images, by a teacher that never saw the last tenth either; always of seed 0."""
+    cell = _arm(replace(grid, seed=0), taught, optimizer, rate, "tuned")
+    teacher = None if cell.teacher is None else _held_out(cell.teacher, f"{cell.teacher.name}-held-out")
+    return replace(
+        _held_out(cell, f"{cell.name}-{rate:g}"), teacher=teacher, about=f"{cell.about.rpartition(',')[0]}, {rate:g}"
+    )
+
+
+def _held_out(cell: Cell, name: str) -> Cell:
+    plan = replace(cell.model.training, hold_out=True)
+    about = f"{cell.about}, on nine tenths"
+    return replace(cell, name=name, about=about, model=_with(cell.model, plan), parts=(), attack=None, scored=False, paper=None)
+
+
+def _with(model: TeacherRecipe | StudentRecipe, plan: Training) -> TeacherRecipe | StudentRecipe:
+    return replace(model, training=plan)
+
+
+def _student(cell: Cell) -> StudentRecipe:
+    if not isinstance(cell.model, StudentRecipe):
+        raise TypeError(f"{cell.name} is no student")
+    return cell.model
+
+
+def _distillation(cell: Cell) -> Distillation:
+    distillation = _student(cell).distillation
+    if distillation is None:
+        raise TypeError(f"{cell.name} has no teacher")
+    return distillation
+
+
+def _changed(base: Cell, name: str, about: str, model: StudentRecipe, **fields: object) -> Cell:
+    """Return a control that differs from a cell in its model, and is not attacked unless the fields say so."""
+    plain = replace(base, name=name, about=about, parts=_HERE, model=model, attack=None, scored=False, paper=None)
+    return replace(plain, compared=base.name, **fields)  # type: ignore[arg-type]
+
+
+def _parts_of_the_model(grid: Grid) -> list[Cell]:
+    best = grid.best()
+    student = _student(best)
+    return [
+        _changed(best, "stem-only", "stem alone, distilled", replace(student, t1=0.0)),
+        _changed(best, "frozen-f", "f keeps its random weights, distilled", replace(student, frozen=True)),
+    ]
+
+
+def _ways_to_teach(grid: Grid) -> list[Cell]:
+    best = grid.best()
+    student, distillation = _student(best), _distillation(best)
+    plain = next(cell for cell in arms(grid) if cell.name == arm_name(False, Optimizer.SGD, "scale"))
+    smoothed = replace(_student(plain), training=replace(plain.model.training, label_smoothing=0.1))
+    squares = replace(distillation, objective=DistillationObjective.LOGITS)
+    reference = _reference_teacher(best.teacher) if best.teacher else None
+    return [
+        _changed(plain, "label-smoothing", "labels smoothed by 0.1, no teacher, SGD", smoothed),
+        _changed(best, "self-distillation", "taught by a NODE(1) trained on labels", student, teacher=plain),
+        _changed(best, "logit-mse", "squared logit differences in place of the KL", replace(student, distillation=squares)),
+        _changed(best, "once", "teacher asked once per image", replace(student, distillation=replace(distillation, once=True))),
+        *([reference] if reference else []),
+        _changed(best, "kd-reference", "taught by a teacher of reference quality", student, teacher=reference),
+    ]
+
+
+def _reference_teacher(teacher: Cell) -> Cell:
+    """Return the same network trained as reference ResNets are: Nesterov momentum, weight decay 5e-4, a linear rate."""
+    plan = replace(teacher.model.training, lr=0.1, weight_decay=5e-4, schedule=Schedule.TRIANGLE, milestones=(0.2,))
+    named = replace(teacher, name=f"{teacher.name}-reference", about=f"{teacher.about} of reference quality", parts=_HERE)
+    return replace(named, model=_with(teacher.model, plan), attack=None, paper=None, compared=teacher.name)
+
+
+def _mistakes(grid: Grid) -> list[Cell]:
+    best, undistilled = grid.best(), grid.undistilled(1.0)
+    mean = replace(_distillation(best), objective=DistillationObjective.MEAN)
+    twice, once_more = (
+        replace(_student(cell), training=replace(cell.model.training, double_softmax=True)) for cell in (undistilled, best)
+    )
+    return [
+        _changed(undistilled, "double-softmax", "softmax applied twice, labels", twice),
+        _changed(best, "kd-double-softmax", "softmax applied twice, distilled", once_more),
+        _changed(best, "kd-mean", "KL averaged over classes too", replace(_student(best), distillation=mean)),
+    ]
+
+
+def _twins(grid: Grid) -> list[Cell]:
+    """Return residual networks of the student's cost, each way to count it; sizes follow from what the student measured."""
+    best = grid.best()
+    ways: tuple[Matched, ...] = ("evaluations", "parameters", "macs")
+    return [
+        _changed(best, f"twin-{way}", f"discrete twin, equal in {_WAYS[way]}", _student(best), twin_of=best, matched=way)
+        for way in ways
+    ]
+
+
+_WAYS: dict[Matched, str] = {
+    "evaluations": "evaluations of f and their MACs",
+    "parameters": "parameters",
+    "macs": "MACs, four wide blocks",
+}
+
+
+def _horizons(grid: Grid) -> list[Cell]:
+    """Return other end times under SGD and a teacher, and f scaled by 100 on [0, 1] for the two NODE(100)."""
+    best, found = grid.best(), []
+    for t1 in (2.0, 5.0):
+        found.append(_changed(best, f"kd-end-{t1:g}", f"end time {t1:g}, distilled, SGD", replace(_student(best), t1=t1)))
+    for base in (grid.undistilled(LONGER), grid.distilled_long()):
+        model = replace(_student(base), t1=1.0, f_scale=LONGER)
+        taught = "distilled" if base.teacher else "labels"
+        name = "kd-scaled-f" if base.teacher else "scaled-f"
+        about = f"{LONGER:g}·f on [0, 1], {taught}"
+        found.append(_changed(base, name, about, model, attack=base.attack))
+    return found

@@ -1,0 +1,171 @@
+"""How long what is left of a grid will take on this machine, from a calibration of a second or two.
+
+A training step of the smallest teacher and one of NODE(1) are timed on random images. All else is counted in
+multiply-accumulates: epochs, teachers, evaluations, attacks. Evaluations of f are those of random weights, since those of
+trained ones are not known before; where models of the grid are finished on this machine, their times correct the estimate.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nodestill.attacks import AttackName, paper_budget
+from nodestill.data import Dataset
+from nodestill.experiments.environment import environment
+from nodestill.experiments.members import build_model
+from nodestill.experiments.recipe import RobustnessRecipe, StudentRecipe, TeacherRecipe
+from nodestill.experiments.work import Known, Work, left_of
+from nodestill.models import NeuralODEClassifier, forward_macs, macs
+from nodestill.precision import Precision
+
+_IMAGES = {Dataset.DIGITS: (1437, 360, 8), Dataset.CIFAR10: (50_000, 10_000, 32), Dataset.SVHN: (73_257, 26_032, 32)}
+_BACKWARD = 3  # a training step over a forward pass, in arithmetic
+_STEP_MACS = 1e10  # of the forward pass of the timed step, roughly: a fraction of a second
+_CLASSES = 10
+
+Model = TeacherRecipe | StudentRecipe
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds that a training step takes for each multiply-accumulate of a forward pass."""
+
+    teacher: float
+    student: float
+
+    def of(self, model: Model) -> float:
+        """Return the pace of a kind of model."""
+        return self.teacher if isinstance(model, TeacherRecipe) else self.student
+
+
+def estimate(some: Sequence[Work], later: Sequence[Work], known: Known, device: torch.device) -> tuple[dict[str, float], float]:
+    """Return the seconds that one process of one thread will need for each work, by run folder, and for all of `later`.
+
+    Args:
+        some: The works of a grid; those that are done are taken for their times, and cost nothing.
+        later: Works whose settings are not final; whatever is there of them counts for nothing.
+        known: The data and the store.
+        device: Where it is computed.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        pace = _calibrated(some, known.dataset, device)
+    finally:
+        torch.set_num_threads(threads)
+    expected = {work.name: _seconds(work, known, pace, everything=True) for work in some}
+    corrections = _corrections(some, known, expected, str(environment(device)["device"]))
+    seconds = {work.name: corrections[type(work.member.model)] * _seconds(work, known, pace) for work in some}
+    times = [corrections[StudentRecipe] * _seconds(work, known, pace, everything=True) for work in later]
+    return seconds, sum(times, 0.0)
+
+
+def _calibrated(works: Sequence[Work], dataset: Dataset, device: torch.device) -> Pace:
+    models = [work.member.model for work in works]
+    teachers = [model for model in models if isinstance(model, TeacherRecipe)]
+    students = [model for model in models if isinstance(model, StudentRecipe) and not model.twin and model.t1 > 0]
+    smallest = min(teachers, key=lambda model: model.depth, default=None)
+    shortest = min(students, key=lambda model: model.t1, default=None)
+    paces = [_pace(model, dataset, device) if model is not None else None for model in (smallest, shortest)]
+    known = [pace for pace in paces if pace is not None] or [0.0]
+    return Pace(paces[0] or known[0], paces[1] or known[0])
+
+
+def _pace(recipe: Model, dataset: Dataset, device: torch.device) -> float:
+    model = build_model(recipe, 0, _CLASSES).to(device, memory_format=torch.channels_last).train()
+    batch = min(recipe.training.batch_size, max(2, int(_STEP_MACS / _macs(recipe, dataset))))
+    images = torch.rand(batch, 3, _IMAGES[dataset][2], _IMAGES[dataset][2], device=device)
+    low = recipe.training.precision is Precision.BFLOAT16
+    context: Any = torch.autocast(device.type, torch.bfloat16) if low else nullcontext()
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        with context:
+            F.cross_entropy(model(images).float(), torch.zeros(batch, dtype=torch.int64, device=device)).backward()
+        float(next(p.grad for p in model.parameters() if p.grad is not None).sum())  # waits for the device
+        seconds.append(time.perf_counter() - started)
+    return min(seconds) / (batch * _macs(recipe, dataset))
+
+
+@cache
+def _macs(recipe: Model, dataset: Dataset) -> float:
+    """Return the multiply-accumulates of a forward pass with random weights."""
+    side = _IMAGES[dataset][2]
+    model = build_model(_plainly(recipe), 0, _CLASSES).eval()
+    if not isinstance(model, NeuralODEClassifier):
+        return float(macs(model, torch.zeros(1, 3, side, side)))
+    return forward_macs(model, (3, side, side), _evaluations(model, side)).total
+
+
+def _evaluations(model: NeuralODEClassifier, side: int) -> Sequence[float]:
+    image: Tensor = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return model.predict(image, raises=False).evaluations_by_equation.double().mean(0).tolist()
+
+
+def _plainly(recipe: Model) -> Model:
+    """Return a recipe without what does not change its arithmetic, so that few are built."""
+    return recipe if isinstance(recipe, TeacherRecipe) else replace(recipe, distillation=None, frozen=False)
+
+
+def _seconds(work: Work, known: Known, pace: Pace, *, everything: bool = False) -> float:
+    """Return the seconds of what a work lacks, or of all of it."""
+    recipe, left = work.member.model, left_of(work, known)
+    each, test = pace.of(recipe) * _macs(_like(recipe), known.dataset), _IMAGES[known.dataset][1]
+    seconds = 0.0
+    if everything or left.training or (not known.store.folder(work.name).is_done and not left.nothing):
+        seconds += _training_seconds(work, known, pace, each) + each * test / _BACKWARD
+    if everything or left.attacks:
+        seconds += sum(each * min(asked.images or test, test) * _calls(asked) for asked in work.attacks)
+    if everything or left.scoring:
+        seconds += each * min(work.scored_images, test) * 6  # a finer solver, a tight one, and three like its own
+    return seconds
+
+
+def _like(recipe: Model) -> Model:
+    """Return a recipe with the training of its kind reset, which does not change what a pass costs."""
+    plain = _plainly(recipe)
+    return replace(plain, training=replace(plain.training, lr=0.1, label_smoothing=0.0, double_softmax=False, hold_out=False))
+
+
+def _training_seconds(work: Work, known: Known, pace: Pace, each: float) -> float:
+    plan, (count, _, _) = work.member.training, _IMAGES[known.dataset]
+    images = count * (0.9 if plan.hold_out else 1.0)
+    taught = 0.0
+    if work.teacher is not None:
+        taught = pace.of(work.teacher.model) * _macs(_like(work.teacher.model), known.dataset) / _BACKWARD
+    return plan.epochs * (images * (each + taught) + each * work.monitor_images / _BACKWARD)
+
+
+def _calls(asked: RobustnessRecipe) -> int:
+    """Return gradient calls and scorings of one image; MI-FGSM shares steps between radii."""
+    pgd = sum(paper_budget(eps).steps for eps in asked.eps_255) if AttackName.PGD in asked.attacks else 0
+    shared = max(asked.eps_255) + 4 * len(asked.eps_255) if AttackName.MI_FGSM in asked.attacks else 0
+    return pgd + shared
+
+
+def _corrections(works: Sequence[Work], known: Known, expected: Mapping[str, float], device: str) -> dict[type, float]:
+    """Return what finished models took on this machine over what was expected of them, by kind; 1 if none is finished."""
+    found: dict[type, float] = {}
+    for kind in (TeacherRecipe, StudentRecipe):
+        done = [work for work in works if isinstance(work.member.model, kind) and left_of(work, known).nothing]
+        took = {work.name: _took(known, work.name, device) for work in done}
+        names = [name for name, seconds in took.items() if seconds is not None and expected[name] > 0]
+        found[kind] = sum(took[name] or 0.0 for name in names) / sum(expected[name] for name in names) if names else 1.0
+    return found
+
+
+def _took(known: Known, name: str, device: str) -> float | None:
+    folder = known.store.folder(name)
+    if folder.read("environment.json").get("device") != device:
+        return None
+    evaluation = folder.read("evaluation.json")["seconds"]
+    rows = [*folder.rows("training.jsonl"), *folder.rows("robustness.jsonl"), *folder.rows("solvers.jsonl")]
+    return evaluation + sum(row["seconds"] for row in rows)

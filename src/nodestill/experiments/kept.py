@@ -1,0 +1,58 @@
+"""Rows of finished models that are kept in a repository, and a grid that goes on from them in a fresh clone.
+
+Rows count as done without weights. Weights are needed where a student that is not finished has that teacher, or where more is
+to be measured: then the teacher is trained again and all its rows with it, unless its weights were kept too.
+"""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from nodestill.errors import DataError
+from nodestill.experiments.store import RunFolder, Store
+
+NEEDED = ("recipe.json", "environment.json", "training.jsonl", "evaluation.json")
+IF_THERE = ("robustness.jsonl", "solvers.jsonl", "weights.safetensors")
+
+
+def take_over(kept: Path, store: Store, folders: Iterable[str]) -> list[str]:
+    """Copy the rows of models into a store that does not have them, mark them as measured, and return which.
+
+    Args:
+        kept: Holds run folders, as `keep` or `results/collect.py` left them; it need not exist.
+        store: Where the grid works. A folder in which a training has begun is left as it is.
+        folders: The run folders that the grid needs.
+
+    Raises:
+        DataError: If a file cannot be copied.
+    """
+    taken = []
+    for name in folders:
+        target = store.folder(name)
+        if not target.path.exists() and all((kept / name / file).is_file() for file in NEEDED):
+            _copy(kept / name, target.path)
+            marked = "DONE" if (target.path / "weights.safetensors").exists() else "ROWS"
+            target.mark(marked)
+            taken.append(name)
+    return taken
+
+
+def keep(source: RunFolder, target: Path, *, weights: bool) -> None:
+    """Copy the rows of a finished model to where they are kept, and its weights if they are wanted.
+
+    Raises:
+        DataError: If a file cannot be copied.
+    """
+    _copy(source.path, target, () if weights else ("weights.safetensors",))
+
+
+def _copy(source: Path, target: Path, left_out: tuple[str, ...] = ()) -> None:
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for file in (*NEEDED, *IF_THERE):
+            if file not in left_out and (file in NEEDED or (source / file).exists()):
+                shutil.copyfile(source / file, target / file)
+    except OSError as error:
+        raise DataError(
+            f"Cannot copy the rows of {source} to {target}: {error.strerror or error}. Make room, or choose another folder."
+        ) from None

@@ -1,0 +1,191 @@
+"""`nodestill reproduce`: the paper's tables and our controls, as one grid that is planned, worked through and listed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nodestill.data import DataIdentity, Dataset, identify
+from nodestill.errors import InputError
+from nodestill.experiments.controls import controls
+from nodestill.experiments.estimate import estimate
+from nodestill.experiments.fit import device_of
+from nodestill.experiments.grid import Cell, Grid, Part, best_cell, require_part
+from nodestill.experiments.kept import take_over
+from nodestill.experiments.listing import grid_name, list_grid, of_part
+from nodestill.experiments.plain import from_plain
+from nodestill.experiments.recipe import Role
+from nodestill.experiments.scales import Scale, ScaleName, changes, scale_named
+from nodestill.experiments.schedule import Hands, News, Standing, standing, work_through
+from nodestill.experiments.store import RunFolder, Store
+from nodestill.experiments.work import Known, Work, works
+from nodestill.experiments.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command asks to be reproduced.
+
+    Args:
+        part: Which table or figure.
+        dataset: Whose: cifar10 or svhn. The scale smoke puts digits in place of its images.
+        scale: How large.
+        seeds: Trainings of each cell, >= 1; their seeds are 0, 1, ...
+
+    Raises:
+        RecipeError: If the paper has no such part.
+        InputError: If there are no seeds.
+    """
+
+    part: Part
+    dataset: Dataset
+    scale: Scale
+    seeds: int
+
+    def __post_init__(self) -> None:
+        require_part(self.part, self.dataset)
+        if self.seeds < 1:
+            raise InputError(f"--seeds must be at least 1, got {self.seeds}. Leave it out for {self.scale.seeds}.")
+
+    @property
+    def images(self) -> Dataset:
+        """The data set that is trained on."""
+        return (self.scale.shrunk.dataset if self.scale.shrunk else None) or self.dataset
+
+    @property
+    def name(self) -> str:
+        """The folder of the grid."""
+        return grid_name(self.dataset, self.scale)
+
+    def all_cells(self) -> list[Cell]:
+        """Return every cell of every part, of all seeds."""
+        grids = [Grid(self.dataset, self.scale, seed) for seed in range(self.seeds)]
+        return [cell for grid in grids for cell in (*grid.papers_cells(), *controls(grid))]
+
+    def cells(self) -> list[Cell]:
+        """Return the cells of the part that is asked for."""
+        return of_part(self.all_cells(), self.part)
+
+    def changes(self) -> list[tuple[str, str, str]]:
+        """Return every field that is not the paper's: what, its value here, the paper's."""
+        return changes(self.scale, self.dataset, *best_cell(self.dataset))
+
+
+def asked_reproduction(part: str, dataset: str, scale: str, seeds: int | None) -> Asked:
+    """Return what a command line asks for.
+
+    Raises:
+        RecipeError: If there is no such part, data set or scale.
+        InputError: If there are no seeds.
+    """
+    chosen = scale_named(from_plain(ScaleName, scale, "--scale"))
+    asked = from_plain(Part, part, "What to reproduce")
+    return Asked(asked, from_plain(Dataset, dataset, "--dataset"), chosen, chosen.seeds if seeds is None else seeds)
+
+
+def known_of(asked: Asked, store: Store, data_root: Path | None) -> Known:
+    """Return the data of a grid and its store; raises `DataError` if the data are missing."""
+    identity: DataIdentity = identify(asked.images, data_root)
+    return Known(asked.images, identity, store)
+
+
+def take_over_rows(asked: Asked, known: Known, kept: Path) -> list[str]:
+    """Take over kept rows of the grid, as long as they make more cells known, and return the run folders taken."""
+    taken: list[str] = []
+    while True:
+        now = standing(asked.all_cells(), known, asked.scale)
+        more = take_over(kept / asked.name, known.store, [name for name in now.left if name not in taken])
+        if not more:
+            return taken
+        taken += more
+
+
+def reproduce(
+    asked: Asked,
+    workspace: Workspace,
+    known: Known,
+    hands: Hands,
+    on_news: Callable[[News | None, Standing, set[str]], None],
+) -> dict[str, str]:
+    """Work through the cells that are asked for, and list the grid; return why what failed did, by run folder.
+
+    Args:
+        asked: What to reproduce.
+        workspace: Where it is kept.
+        known: Of `known_of`.
+        hands: Who works.
+        on_news: Told of every report; may raise `TimeUp`.
+    """
+    failed: dict[str, str] = {}
+    try:
+        failed = work_through(asked.cells(), known, asked.scale, hands, on_news)
+    finally:
+        write_listing(asked, known, failed)
+    return failed
+
+
+def write_listing(asked: Asked, known: Known, failed: dict[str, str]) -> RunFolder:
+    """Write `grid.json` of a grid from what its store holds now, and return its folder."""
+    folder = known.store.folder(asked.name)
+    list_grid(folder, asked.dataset, asked.scale, asked.all_cells(), known, asked.changes(), failed)
+    return folder
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done, and how long it will take.
+
+    Attributes:
+        standing: How far the grid is.
+        seconds: What one process will need for each model whose settings are known, by run folder.
+        later: What it will need for all others, by the settings that they have before a rate or a size is chosen.
+    """
+
+    standing: Standing
+    seconds: Mapping[str, float]
+    later: float
+
+    @property
+    def total(self) -> float:
+        """The seconds of one process."""
+        return sum(self.seconds.values(), self.later)
+
+
+def planned(asked: Asked, known: Known, accelerator: str) -> Plan:
+    """Return the plan of what is asked for, after a calibration of a second or two."""
+    now = standing(asked.cells(), known, asked.scale)
+    settled = [replace(cell, tuned=(), twin_of=None) for cell in now.waiting]
+    later = {work.name: work for work in works(settled, known, asked.scale.scored_images, asked.scale.monitor_images)}
+    of_teachers = {work.name for work in (*now.done, *now.left.values()) if work.member.role is Role.TEACHER}
+    guessed = [work for name, work in later.items() if name not in of_teachers]
+    seconds, seconds_later = estimate([*now.done, *now.left.values()], guessed, known, device_of(accelerator))
+    return Plan(now, seconds, seconds_later)
+
+
+def kinds_of(plan: Plan) -> list[tuple[str, str, str, str, float]]:
+    """Return, for teachers, students and trainings that choose a rate: how many, done, left, and the seconds left."""
+    now = plan.standing
+    both = [*now.done, *now.left.values()]
+    rows = []
+    for kind in dict.fromkeys(_kind(work) for work in both):
+        some = [work.name for work in both if _kind(work) == kind]
+        left = [name for name in some if name in now.left]
+        time = sum((plan.seconds[name] for name in left), 0.0)
+        rows.append((kind, str(len(some)), str(len(some) - len(left)), str(len(left)), time))
+    waiting = len(now.waiting)
+    return [*rows, ("settings not known yet", str(waiting), "0", str(waiting), plan.later)] if waiting else rows
+
+
+def _kind(work: Work) -> str:
+    if work.member.training.hold_out:
+        return "choosing rates"
+    return "teachers" if work.member.role is Role.TEACHER else "students"
+
+
+def again(now: Standing, known: Known) -> list[str]:
+    """Return a sentence for each model that is trained again although its rows are there: its weights were not kept."""
+    folders = {name: known.store.folder(name) for name in now.left}
+    return [
+        f"{name} is trained again: its rows were kept, its weights were not, and they are needed."
+        for name, folder in folders.items()
+        if folder.is_measured and not folder.is_done
+    ]

@@ -1,0 +1,217 @@
+"""From cells to work: which run folders a grid needs, what each still lacks, and doing one of them.
+
+A cell becomes a `Work` once all that decides its settings is measured: a tuned rate, or the size of a twin. Works of several
+cells with one run folder are one. Everything here is told by the store alone, so that a grid goes on wherever it was stopped.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nodestill.data import DataIdentity, Dataset, ImageSet, Split, load_image_set
+from nodestill.experiments.fit import Job, train_member
+from nodestill.experiments.grid import Cell, Matched
+from nodestill.experiments.members import Member
+from nodestill.experiments.recipe import RobustnessRecipe, StudentRecipe
+from nodestill.experiments.solvers import score_solvers, scored_already
+from nodestill.experiments.stages import attack_run, missing_rows
+from nodestill.experiments.store import Store
+from nodestill.experiments.workspace import Workspace
+from nodestill.training import Training
+
+_FEW_BLOCKS = 4  # of the twins that are equal in parameters or MACs: sixteen convolutions at the paper's four layers
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run folder that a grid needs.
+
+    Args:
+        member: The model.
+        teacher: Who teaches it.
+        attacks: How it is attacked.
+        scored_images: Test images scored under other solvers; 0 for no scoring.
+        monitor_images: Test images evaluated after each epoch.
+    """
+
+    member: Member
+    teacher: Member | None
+    attacks: tuple[RobustnessRecipe, ...] = ()
+    scored_images: int = 0
+    monitor_images: int = 0
+
+    @property
+    def name(self) -> str:
+        """The run folder."""
+        return self.member.folder
+
+
+class Images:
+    """The image sets of a grid, loaded when first asked for, and kept."""
+
+    def __init__(self, dataset: Dataset, root: Path | None) -> None:
+        self._dataset, self._root = dataset, root
+        self._sets: dict[Split, ImageSet] = {}
+
+    def __getitem__(self, split: Split) -> ImageSet:
+        if split not in self._sets:
+            self._sets[split] = load_image_set(self._dataset, split, self._root)
+        return self._sets[split]
+
+
+def splits_of(plan: Training) -> tuple[Split, Split]:
+    """Return what a training is fitted on and what it is scored on."""
+    return (Split.TRAIN_PART, Split.VALIDATION) if plan.hold_out else (Split.TRAIN, Split.TEST)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What decides the settings of cells: the data, and what is measured in a store so far."""
+
+    dataset: Dataset
+    identity: DataIdentity
+    store: Store
+
+    def member(self, cell: Cell) -> Member | None:
+        """Return the member of a cell, or None if it waits for what another one measures."""
+        teacher = None if cell.teacher is None else self.member(cell.teacher)
+        model = self._model(cell)
+        if model is None or (cell.teacher is not None and teacher is None):
+            return None
+        taught_by = None if teacher is None else teacher.folder
+        return Member(cell.role, model, self.dataset.value, self.identity, cell.seed, taught_by)
+
+    def _model(self, cell: Cell) -> Any:
+        if cell.tuned:
+            rate = self._best_rate(cell.tuned)
+            return None if rate is None else replace(cell.model, training=replace(cell.model.training, lr=rate))
+        if cell.twin_of is not None and cell.matched is not None and isinstance(cell.model, StudentRecipe):
+            measured = self._measured(cell.twin_of)
+            return None if measured is None else twin(cell.model, cell.matched, measured["evaluations"]["mean"])
+        return cell.model
+
+    def _best_rate(self, candidates: Sequence[Cell]) -> float | None:
+        """Return the rate with the highest validation accuracy, the lowest of several, once all are measured."""
+        measured = [(cell.model.training.lr, self._measured(cell)) for cell in candidates]
+        if any(found is None for _, found in measured):
+            return None
+        return max(measured, key=lambda pair: (pair[1]["clean"]["accuracy"], -pair[0]))[0] if measured else None
+
+    def _measured(self, cell: Cell) -> dict[str, Any] | None:
+        member = self.member(cell)
+        if member is None or not self.store.folder(member.folder).is_measured:
+            return None
+        return self.store.folder(member.folder).read("evaluation.json", "clean", "evaluations")
+
+
+def twin(student: StudentRecipe, matched: Matched, evaluations: float) -> StudentRecipe:
+    """Return the discrete twin of a student that is equal to it in one count.
+
+    evaluations: as many blocks of the same width, which makes the MACs equal too, and the parameters of f as many times more.
+    parameters: four blocks of half the width, so that their convolutions have as many weights as f.
+    macs: four blocks, so wide that they cost what all evaluations cost.
+
+    Args:
+        student: The Neural ODE.
+        matched: What is to be equal.
+        evaluations: Its calls of f per image, mean.
+    """
+    count = max(1, round(evaluations))
+    if matched == "evaluations":
+        return replace(student, twin=True, blocks=count)
+    factor = _FEW_BLOCKS**-0.5 if matched == "parameters" else (count / _FEW_BLOCKS) ** 0.5
+    return replace(student, twin=True, blocks=_FEW_BLOCKS, channels=max(1, round(factor * student.channels)))
+
+
+def works(cells: Sequence[Cell], known: Known, scored_images: int, monitor_images: int) -> list[Work]:
+    """Return what the cells whose settings are known need, each run folder once, those before that others need.
+
+    What is not in `cells` but needed by them is added: teachers, the trainings of a tuning, the Neural ODE of a twin.
+    """
+    found: dict[str, Work] = {}
+    for cell in with_needs(cells):
+        member = known.member(cell)
+        if member is None:
+            continue
+        teacher = None if cell.teacher is None else known.member(cell.teacher)
+        scored = scored_images if cell.scored else 0
+        fresh = Work(member, teacher, (cell.attack,) if cell.attack else (), scored, monitor_images)
+        found[member.folder] = _merged(found[member.folder], fresh) if member.folder in found else fresh
+    return list(found.values())
+
+
+def with_needs(cells: Sequence[Cell]) -> list[Cell]:
+    """Return the cells and all that they need, each once, what is needed first."""
+    found: dict[tuple[str, int], Cell] = {}
+
+    def add(cell: Cell) -> None:
+        if (cell.name, cell.seed) not in found:
+            for needed in cell.needs:
+                add(needed)
+            found[cell.name, cell.seed] = cell
+
+    for cell in cells:
+        add(cell)
+    return list(found.values())
+
+
+def _merged(one: Work, other: Work) -> Work:
+    attacks = tuple(dict.fromkeys((*one.attacks, *other.attacks)))
+    return replace(one, attacks=attacks, scored_images=max(one.scored_images, other.scored_images))
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a work still lacks."""
+
+    training: bool
+    attacks: bool
+    scoring: bool
+
+    @property
+    def nothing(self) -> bool:
+        """Whether it is done."""
+        return not (self.training or self.attacks or self.scoring)
+
+
+def left_of(work: Work, known: Known) -> Left:
+    """Return what a work lacks, told by its folder alone."""
+    folder = known.store.folder(work.name)
+    attacks = any(missing_rows(folder, asked, known.identity) for asked in work.attacks)
+    scoring = work.scored_images != 0 and not scored_already(folder)
+    return Left(not folder.is_measured, attacks, scoring)
+
+
+def unfinished(found: Sequence[Work], known: Known) -> dict[str, Work]:
+    """Return the works that lack something, by folder; a teacher without weights lacks them if a student lacks training."""
+    lacking = {work.name: left_of(work, known) for work in found}
+    by_name = {work.name: work for work in found}
+    wanted = [name for name, left in lacking.items() if not left.nothing]
+    for name in wanted:  # grows while it is read: a teacher that is trained again needs its own teacher
+        teacher = by_name[name].teacher
+        trains = lacking[name].training or not known.store.folder(name).is_done
+        if trains and teacher is not None and teacher.folder not in wanted and not known.store.folder(teacher.folder).is_done:
+            wanted.append(teacher.folder)
+    return {work.name: work for work in found if work.name in wanted}
+
+
+def carry_out(work: Work, workspace: Workspace, known: Known, images: Images) -> None:
+    """Train, attack and score one model, as far as it is not done; goes on from whatever is there.
+
+    Rows that were kept without weights are measured again if weights are needed: all numbers of a folder are of one training.
+
+    Raises:
+        NodestillError: If a training diverges, a solve has no end, or a folder cannot be written.
+    """
+    folder = workspace.store.folder(work.name)
+    train_set, test_set = (images[split] for split in splits_of(work.member.training))
+    if not folder.is_done:
+        folder.forget_rows()
+        job = Job(work.member, work.teacher, workspace.store, train_set, test_set, work.monitor_images, workspace.watch)
+        train_member(job, workspace.accelerator, workspace.devices)
+    for asked in work.attacks:
+        attack_run(folder, asked, workspace, known.identity, lambda: images[Split.TEST])
+    if work.scored_images != 0 and not scored_already(folder):
+        data = images[Split.TEST]
+        score_solvers(folder, data.first(work.scored_images), workspace)

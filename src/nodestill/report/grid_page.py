@@ -1,0 +1,84 @@
+"""The report of a grid: every table with its sentences, the figures, every value that is not the paper's; HTML and Markdown."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from nodestill.experiments.records import GridRecords
+from nodestill.report.behind import environment_table
+from nodestill.report.canvas import svg
+from nodestill.report.grid_figures import attack_figure, heat_map, horizon_figure
+from nodestill.report.page import replace_file, template
+from nodestill.report.reproduced import Section, sections
+from nodestill.report.tables import Table
+
+_SETS = {"cifar10": "CIFAR-10", "svhn": "SVHN"}
+
+
+def write_reproduction(grid: GridRecords, out: Path) -> Path:
+    """Write the report of a grid as one HTML file, and as Markdown beside it; return the HTML file.
+
+    Raises:
+        DataError: If the files cannot be written.
+    """
+    path = out if out.suffix == ".html" else out / "report.html"
+    replace_file(path.with_suffix(".md"), grid_markdown(grid))
+    replace_file(path, grid_html(grid))
+    return path
+
+
+def grid_markdown(grid: GridRecords) -> str:
+    """Return the report as Markdown, without figures."""
+    parts = [f"# {title(grid)}", f"Scale {grid.scale}: {grid.about}. Images: {grid.data}."]
+    for section in sections(grid, "all"):
+        parts += [f"## {section.title}", " ".join(section.says), section.table.to_markdown()]
+    parts += ["## What is not the paper's", changes_table(grid).to_markdown()]
+    runs = [cell.run for cell in grid.cells if cell.run is not None]
+    parts += ["## Behind the numbers", folders_table(grid).to_markdown(), environment_table(runs).to_markdown() if runs else ""]
+    return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
+
+
+def grid_html(grid: GridRecords) -> str:
+    """Return the report as an HTML page without scripts and without references to anything outside itself."""
+    runs = [cell.run for cell in grid.cells if cell.run is not None]
+    found = [(section, _figures(grid, section)) for section in sections(grid, "all")]
+    content = {
+        "title": title(grid),
+        "scale": grid.scale,
+        "about": grid.about,
+        "data": grid.data,
+        "sections": found,
+        "changes": changes_table(grid),
+        "folders": folders_table(grid),
+        "environment": environment_table(runs) if runs else None,
+    }
+    return template("grid.html.j2").render(content)
+
+
+def title(grid: GridRecords) -> str:
+    """Return what the report is about."""
+    return f"Chu et al. 2022 on {_SETS.get(grid.dataset, grid.dataset)}, reproduced at scale {grid.scale}"
+
+
+def changes_table(grid: GridRecords) -> Table:
+    """Return every value that is not the paper's, beside the paper's."""
+    return Table(("Field", "Here", "Paper"), grid.changes, text_columns=3)
+
+
+def folders_table(grid: GridRecords) -> Table:
+    """Return where the rows of each cell lie, and why a cell has none."""
+    rows = []
+    for cell in grid.cells:
+        state = "finished" if cell.run is not None else cell.failed or "not there yet"
+        rows.append((cell.name, str(cell.seed), cell.folder or "–", state))
+    return Table(("Cell", "Seed", "Run folder", "State"), tuple(rows), text_columns=4)
+
+
+def _figures(grid: GridRecords, section: Section) -> list[str]:
+    """Return the drawings that belong to a table."""
+    drawings: dict[str, list[tuple[str, Callable]]] = {
+        "Table 2": [("Accuracy by teacher and temperature, ours and the paper's", heat_map)],
+        "Figure 1": [("Accuracy against radius under PGD and MI-FGSM", attack_figure)],
+        "Horizons": [("Seconds per epoch and evaluations against the horizon", horizon_figure)],
+    }
+    name = section.title.partition(":")[0]
+    return [svg(draw(grid), name.lower().replace(" ", "-"), words) for words, draw in drawings.get(name, [])]

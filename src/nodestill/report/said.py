@@ -1,0 +1,157 @@
+"""What each table says, in two sentences made from its rows; nothing is said of rows that are not there."""
+
+from collections.abc import Callable
+
+from nodestill.experiments.records import GridRecords
+from nodestill.report.claims import claims_table
+from nodestill.report.controlled import factors, horizon_names, seconds_per_epoch, structure
+from nodestill.report.formats import duration, joined
+from nodestill.report.spread import Spread, attacked, combined, difference, hits_of, mean_of, spread
+
+
+def say(grid: GridRecords, table: str) -> tuple[str, ...]:
+    """Return the sentences on a table of a grid, two if its rows are there."""
+    speakers: dict[str, Callable[[GridRecords], list[str | None]]] = {
+        "table1": _table1,
+        "table2": _table2,
+        "table3": _table3,
+        "figure1": _figure1,
+        "controls": _controls,
+        "factors": _factors,
+        "solvers": _solvers,
+        "horizons": _horizons,
+        "claims": _claims,
+    }
+    return tuple(sentence for sentence in speakers[table](grid) if sentence is not None)
+
+
+def _table1(grid: GridRecords) -> list[str | None]:
+    one, teachers = spread(hits_of(grid, "node1")), [name for name in grid.names("table1") if name.startswith("resnet")]
+    found = [measured for name in teachers if (measured := spread(hits_of(grid, name))) is not None]
+    between = ""
+    if found:
+        low, high = (100 * pick(measured.mean for measured in found) for pick in (min, max))
+        between = f"; the teachers reach {low:.1f} to {high:.1f} %"
+    first = None if one is None else f"Without a teacher NODE(1) reaches {one.percent()} % ({one.interval()}){between}."
+    return [first, _compared(difference(hits_of(grid, "node100"), hits_of(grid, "node1")), "A horizon of 100 in place of 1")]
+
+
+def _compared(found: Spread | None, what: str) -> str | None:
+    if found is None:
+        return None
+    if found.sign == 0:
+        return f"{what} makes no difference that can be told from none: {found.points()} points."
+    return f"{what} {'raises' if found.sign > 0 else 'lowers'} it by {found.points()} points."
+
+
+def _table2(grid: GridRecords) -> list[str | None]:
+    found = {name: measured for name in grid.names("table2") if (measured := spread(hits_of(grid, name))) is not None}
+    if not found:
+        return []
+    worst, best = (pick(found, key=lambda name: found[name].mean) for pick in (min, max))
+    theirs = [grid.first(name).paper for name in found]
+    papers = [percent for percent in theirs if percent is not None]
+    beside = f"; the paper's lie between {min(papers):.2f} and {max(papers):.2f}" if papers else ""
+    first = (
+        f"The {len(found)} cells lie between {100 * found[worst].mean:.1f} % ({grid.first(worst).about}) and "
+        f"{100 * found[best].mean:.1f} % ({grid.first(best).about}){beside}."
+    )
+    cells = [grid.first(name) for name in found]
+    hot, cold = (pick(cell.temperature or 0.0 for cell in cells) for pick in (max, min))
+    ends = {cell.name: (cell.temperature == hot) - (cell.temperature == cold) for cell in cells}
+    count = sum(value == 1 for value in ends.values())
+    both = hot > cold and count == sum(value == -1 for value in ends.values())
+    gap = combined({name: sign / count for name, sign in ends.items() if sign}, grid) if both else None
+    return [first, _compared(gap, f"A temperature of {hot:g} in place of {cold:g}, over all teachers,")]
+
+
+def _table3(grid: GridRecords) -> list[str | None]:
+    near, far = (spread(hits_of(grid, "node500", attacked("pgd", eps))) for eps in (8, 20))
+    if near is None or far is None:
+        return []
+    level = far.mean > 0.5 * near.mean and far.mean > 0.05
+    first = f"NODE(500) keeps {near.percent()} % at 8/255 and {far.percent()} % at 20/255 under the paper's PGD."
+    if level:
+        return [first, "Accuracy that levels off at large radii without a defence is a sign of masked gradients: audit it."]
+    return [first, "It falls as undefended models do; the paper's curve levels off at 20 %."]
+
+
+def _figure1(grid: GridRecords) -> list[str | None]:
+    names = [name for name in (grid.best, "node1", grid.best_teacher) if hits_of(grid, name, attacked("pgd", 8))]
+    parts = [f"{grid.first(name).about} keeps {_at_eight(grid, name)} %" for name in names]
+    gap = difference(*[hits_of(grid, name, attacked("pgd", 8)) for name in ("kd-node100", grid.best)])
+    first = f"Under PGD at 8/255, {joined(parts)}." if parts else None
+    return [first, _compared(gap, "There a horizon of 100 in place of 1, both distilled,")]
+
+
+def _at_eight(grid: GridRecords, name: str) -> str:
+    found = spread(hits_of(grid, name, attacked("pgd", 8)))
+    return "–" if found is None else found.percent()
+
+
+def _controls(grid: GridRecords) -> list[str | None]:
+    gaps = {}
+    for name in grid.names("controls"):
+        against = grid.first(name).compared
+        found = None if against is None else difference(hits_of(grid, name), hits_of(grid, against))
+        if found is not None:
+            gaps[grid.first(name).about] = found
+    if not gaps:
+        return []
+    up, down = ([about for about, found in gaps.items() if found.sign == sign] for sign in (1, -1))
+    largest = max(gaps, key=lambda about: abs(gaps[about].mean))
+    return [
+        f"Of {len(gaps)} controls {len(up)} are above what they are compared with, {len(down)} below, the others level.",
+        f"The largest difference is that of “{largest}”: {gaps[largest].points()} points.",
+    ]
+
+
+def _factors(grid: GridRecords) -> list[str | None]:
+    rate = next((rate for rate in ("tuned", "scale", "paper") if factors(grid, rate)["gain"] is not None), "tuned")
+    found = factors(grid, rate)
+    gain, optimiser, taught = (found[name] for name in ("gain", "optimiser", "distillation"))
+    first = None
+    if gain and optimiser and taught:
+        at = {"tuned": "tuned rates", "scale": "the tables' rates", "paper": "the paper's rates"}[rate]
+        first = (
+            f"At {at} the paper's comparison gives {gain.points()} points, of which the optimiser is {optimiser.points()} and "
+        )
+        first += f"distillation {taught.points()}."
+    parts = [f"{name} {part.points()}" for name, part in structure(grid).items() if part is not None]
+    return [first, f"Of the best cell's accuracy, in points: {joined(parts)}." if parts else None]
+
+
+def _solvers(grid: GridRecords) -> list[str | None]:
+    rows = [row for cell in grid.cells for row in cell.solvers]
+    changes = {
+        name: [row["difference"] for row in rows if row["name"] == name] for name in ("finer", "other order", "no equation")
+    }
+    parts = {name: f"{100 * sum(some) / len(some):+.2f}" for name, some in changes.items() if some}
+    if len(parts) < 3:
+        return []
+    return [
+        f"A finer solver moves the accuracy by {parts['finer']} points, one of another order by {parts['other order']}.",
+        f"Without the equation it moves by {parts['no equation']}: so much of it is the equation's, with these weights.",
+    ]
+
+
+def _horizons(grid: GridRecords) -> list[str | None]:
+    names = [name for name in horizon_names(grid) if name.startswith("node")]
+    if len(names) < 2:
+        return []
+    ends = [(grid.first(name).about, mean_of(grid.named(name), seconds_per_epoch)) for name in (names[0], names[-1])]
+    failed = sum(row["failed_images"] for name in names for cell in grid.named(name).values() for row in cell.run.robustness)
+    return [
+        f"An epoch takes {duration(ends[0][1])} with {ends[0][0]} and {duration(ends[1][1])} with {ends[1][0]}.",
+        f"Of the attacked images, {failed} met the limit on steps or another failure of a solve; they count as not robust.",
+    ]
+
+
+def _claims(grid: GridRecords) -> list[str | None]:
+    verdicts = [row[2] for row in claims_table(grid).rows]
+    counts = [f"{verdicts.count(name)} {name}" for name in ("supported", "contradicted", "undecided", "not measured")]
+    against = [row[1].rstrip(".") for row in claims_table(grid).rows if row[2] == "contradicted"]
+    return [
+        f"Of {len(verdicts)} claims, {joined(counts)} here.",
+        f"Contradicted: {'; '.join(against)}." if against else "None is contradicted.",
+    ]

@@ -1,0 +1,160 @@
+"""The command `reproduce`: the plan before it starts, one view while it runs, the tables at the end."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nodestill.errors import InputError, TimeUp, TrainingError
+from nodestill.printing import show_reproduction
+from nodestill.terminal import console, show_table, watching_many
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How a grid is worked through.
+
+    Args:
+        engine: local or ray.
+        jobs: Works at a time; if none, as many as there are cores, and one on a GPU.
+        threads: Of each.
+        rows: Folder of kept rows.
+        dry_run: Whether the plan is all.
+        max_seconds: When to stop.
+        device: Name of the accelerator.
+    """
+
+    engine: str = "local"
+    jobs: int | None = None
+    threads: int = 1
+    rows: Path = Path("results")
+    dry_run: bool = False
+    max_seconds: float | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.engine not in ("local", "ray"):
+            raise InputError(f"--engine must be local or ray, got {self.engine!r}.")
+        for name, value in (("jobs", self.jobs), ("threads", self.threads)):
+            if value is not None and value < 1:
+                raise InputError(f"--{name} must be at least 1, got {value}. Leave it out for the usual.")
+
+    @property
+    def at_a_time(self) -> int:
+        """Works at a time."""
+        cores = max(1, len(os.sched_getaffinity(0)) // self.threads)
+        return self.jobs or (1 if _is_gpu(self.device) else cores)
+
+
+def _is_gpu(device: str) -> bool:
+    import torch
+
+    return device in ("cuda", "mps") or (device == "auto" and (torch.cuda.is_available() or torch.backends.mps.is_available()))
+
+
+def reproduce(asked: Any, workspace: Any, ways: Ways) -> None:
+    """Print the plan of a grid, work through it, and print and write its tables, whether the time was enough or not.
+
+    Raises:
+        TrainingError: If a model failed; the others are done.
+        TimeUp: If the time is over.
+    """
+    from nodestill.experiments import reproduce as grids
+
+    if workspace.devices != 1:
+        raise InputError(
+            f"--devices must be 1 for a grid, got {workspace.devices}: its models are trained side by side. See --jobs."
+        )
+    known = grids.known_of(asked, workspace.store, workspace.data_root)
+    taken = grids.take_over_rows(asked, known, ways.rows)
+    now = _show_plan(asked, known, workspace, ways, taken)
+    if ways.dry_run:
+        return
+    failed, over = _worked(asked, workspace, known, ways) if now.left or now.waiting else ({}, None)
+    grids.write_listing(asked, known, failed)
+    show_reproduction(workspace.store.root / asked.name, asked.part.value)
+    if over is not None:
+        raise over
+    _require_nothing(grids.standing(asked.cells(), known, asked.scale), failed)
+
+
+def _worked(asked: Any, workspace: Any, known: Any, ways: Ways) -> tuple[dict[str, str], TimeUp | None]:
+    """Work through a grid; return why what failed did, and that the time is over, if it is."""
+    from nodestill.experiments import reproduce as grids
+
+    try:
+        with watching_many(ways.max_seconds) as show:
+            return grids.reproduce(asked, workspace, known, _hands(ways, workspace, known), _watch(show)), None
+    except TimeUp as over:
+        return {}, over
+
+
+def _hands(ways: Ways, workspace: Any, known: Any) -> Any:
+    if ways.engine == "ray":
+        from nodestill.experiments.on_ray import RayHands
+
+        return RayHands(ways.at_a_time, workspace, known, ways.threads)
+    from nodestill.experiments.engine import LocalHands
+
+    return LocalHands(ways.at_a_time, workspace, known, ways.threads)
+
+
+def _show_plan(asked: Any, known: Any, workspace: Any, ways: Ways, taken: list[str]) -> Any:
+    from nodestill.experiments import reproduce as grids
+
+    plan = grids.planned(asked, known, workspace.accelerator)
+    now = plan.standing
+    console.print(f"{asked.part.value} of {asked.dataset.value} at scale {asked.scale.name.value}: {asked.scale.about}.")
+    console.print(f"Images: {known.identity.provenance}. Seeds: {asked.seeds}.", soft_wrap=True)
+    changes = [list(change) for change in asked.changes()]
+    if changes:
+        show_table(["Not the paper's", "Here", "Paper"], changes, words=3)
+    kinds = [[*row[:-1], _time(row[-1])] for row in grids.kinds_of(plan)]
+    show_table(["Models", "All", "Done", "Left", "Time of one process"], kinds)
+    if taken:
+        console.print(f"{len(taken)} models were taken over from the rows in {ways.rows / asked.name}.", soft_wrap=True)
+    for line in grids.again(now, known):
+        console.print(line, soft_wrap=True)
+    console.print(
+        f"To do: {len(now.left) + len(now.waiting)} models, about {_time(plan.total / ways.at_a_time)} with {ways.at_a_time} "
+        "at a time, by a calibration on this machine. Trained equations may need more evaluations than it has seen.",
+        soft_wrap=True,
+    )
+    return now
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"
+
+
+def _watch(show: Any) -> Any:
+    """Return what turns reports of workers into bars and lines."""
+    tasks: dict[str, tuple[str, int, int, str]] = {}
+
+    def on_news(news: Any, now: Any, running: set[str]) -> None:
+        total, said = len(now.done) + len(now.left) + len(now.waiting), ""
+        if news is not None and news.happened.value == "progress":
+            tasks[news.work] = (news.task, news.done, news.total, news.note)
+        elif news is not None:
+            tasks.pop(news.work, None)
+            why = f": {news.note}" if news.note else ""
+            said = f"{len(now.done)} of {total}  {news.happened.value}  {news.work}{why}"
+        show(len(now.done), total, tasks, said)
+
+    return on_news
+
+
+def _require_nothing(left: Any, failed: dict[str, str]) -> None:
+    """Raise `TrainingError` if models failed, and say what could not be begun without them."""
+    if not left.left and not left.waiting:
+        return
+    blocked = len(left.left) - len([name for name in failed if name in left.left]) + len(left.waiting)
+    first = next(iter(failed.items()), ("none", "no reason was given"))
+    raise TrainingError(
+        f"{len(failed)} models failed and {blocked} wait for them; all others are done. First: {first[0]}: {first[1]} "
+        "The same command tries them again."
+    )

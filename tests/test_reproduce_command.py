@@ -1,0 +1,127 @@
+"""The command `reproduce`: what it says before it starts, and every mistake in one sentence; slow: the whole grid on digits."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import fake_runs
+from nodestill.cli import main
+from nodestill.experiments import asked_reproduction
+from nodestill.experiments.reproduce import write_listing
+from nodestill.experiments.schedule import standing
+
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    """Undo --threads."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def called(capsys, *arguments: object) -> tuple[int, str, str]:
+    """Return code, stdout and stderr of the command, in this process."""
+    with pytest.raises(SystemExit) as left:
+        main(["reproduce", *[str(argument) for argument in arguments]])
+    out, err = capsys.readouterr()
+    return int(left.value.code or 0), out, err
+
+
+def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(tmp_path, capsys):
+    code, out, err = called(capsys, "all", "--scale", "smoke", "--dry-run", "--store", tmp_path, "--jobs", "2")
+    assert (code, err) == (0, "")
+    said = " ".join(out.split())
+    assert "all of cifar10 at scale smoke" in said
+    assert "Images: digits of scikit-learn. Seeds: 2." in said
+    assert "│ teacher.width" in out  # beside the paper's 16
+    assert "with 2 at a time, by a calibration on this machine" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["table7"], "What to reproduce cannot be 'table7'. Did you mean 'table"),
+        (["all", "--scale", "huge"], "--scale cannot be 'huge'"),
+        (["all", "--dataset", "digits", "--scale", "smoke"], "--dataset must be cifar10 or svhn, the paper's, got digits"),
+        (["table3", "--dataset", "svhn", "--scale", "smoke"], "The paper's Table 3 is of CIFAR-10 alone"),
+        (["all", "--scale", "smoke", "--seeds", "0"], "--seeds must be at least 1, got 0"),
+        (["all", "--scale", "smoke", "--engine", "spark"], "--engine must be local or ray, got 'spark'"),
+        (["all", "--scale", "smoke", "--jobs", "0"], "--jobs must be at least 1, got 0"),
+        (["all", "--scale", "smoke", "--threads", "0"], "--threads must be at least 1, got 0"),
+        (["all", "--scale", "smoke", "--max-time", "soon"], "--max-time must be a time such as 90s"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_code_2(arguments, said, capsys, tmp_path):
+    code, _, err = called(capsys, *arguments, "--store", tmp_path)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert said in err
+
+
+def finished(root: Path, part: str) -> None:
+    """Make up all models of a part."""
+    asked, known = asked_reproduction(part, "cifar10", "smoke", 2), fake_runs.known(root)
+    while left := standing(asked.cells(), known, asked.scale).left:
+        for work in left.values():
+            fake_runs.finish(work, known)
+    write_listing(asked, known, {})
+
+
+def test_a_finished_part_is_printed_at_once_with_the_papers_numbers(tmp_path, capsys):
+    finished(tmp_path, "table2")
+    code, out, err = called(capsys, "table2", "--scale", "smoke", "--store", tmp_path)
+    assert (code, err) == (0, "")
+    said = " ".join(out.split())
+    assert "Table 2: NODE(1) by teacher and temperature" in said
+    assert "88.03" in said
+    assert "Table 1" not in said
+    assert f"Report: {tmp_path / 'reproduce-cifar10-smoke' / 'report.html'}" in out
+    assert (tmp_path / "reproduce-cifar10-smoke" / "report.md").is_file()
+
+
+def test_rows_of_a_fresh_clone_are_taken_over_and_named(tmp_path, capsys):
+    finished(tmp_path / "first", "table1")
+    rows = tmp_path / "rows" / "reproduce-cifar10-smoke"
+    rows.mkdir(parents=True)
+    for folder in (tmp_path / "first").glob("*-????????"):
+        (rows / folder.name).mkdir()
+        for file in (
+            "recipe.json",
+            "environment.json",
+            "training.jsonl",
+            "evaluation.json",
+            "robustness.jsonl",
+            "solvers.jsonl",
+        ):
+            if (folder / file).exists():
+                (rows / folder.name / file).write_bytes((folder / file).read_bytes())
+    arguments = ["table1", "--scale", "smoke", "--store", tmp_path / "second", "--rows", tmp_path / "rows", "--dry-run"]
+    code, out, err = called(capsys, *arguments)
+    assert (code, err) == (0, "")
+    said = " ".join(out.split())
+    assert "14 models were taken over from the rows in" in said
+    assert "To do: 0 models" in said
+
+
+@pytest.mark.slow
+def test_the_whole_grid_on_digits(tmp_path, capsys):
+    """Stopped by --max-time on the way; every cell ends with rows, and every claim is judged."""
+    arguments = ["all", "--scale", "smoke", "--store", tmp_path, "--jobs", "2", "--seeds", "2"]
+    code, _, err = called(capsys, *arguments, "--max-time", "20s")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "time given by --max-time is over" in err
+    begun, started = len(list(tmp_path.glob("*/DONE"))), time.monotonic()
+    code, _, err = called(capsys, *arguments)
+    assert (code, err) == (0, "")
+    assert time.monotonic() - started < 1200
+    assert begun > 0
+    listing = json.loads((tmp_path / "reproduce-cifar10-smoke" / "grid.json").read_text())
+    assert all(cell["folder"] and (tmp_path / cell["folder"] / "DONE").exists() for cell in listing["cells"])
+    assert "not measured" not in (tmp_path / "reproduce-cifar10-smoke" / "report.md").read_text().partition("## What is not")[0]
+    before = len(list(tmp_path.glob("*/DONE")))
+    assert called(capsys, *arguments)[0] == 0
+    assert len(list(tmp_path.glob("*/DONE"))) == before
