@@ -1,0 +1,73 @@
+"""Options that every command has which computes, and the workspace that they describe."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cyclopts import Parameter
+
+from nodestill.terminal import seconds_of, watching
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common:
+    """Options of every command that computes.
+
+    Parameters
+    ----------
+    store
+        Folder that keeps runs; a finished part is never computed again.
+    data
+        Folder of data sets, as DIR/cifar10/{train,test}.parquet. Without it: the hub, downloaded once.
+    device
+        cpu, cuda, mps or auto.
+    devices
+        Processes that share a training, one per device.
+    threads
+        CPU threads; all cores if not given.
+    max_time
+        Stop after this time, such as 20m or 1h; the same command goes on later.
+    debug
+        Show tracebacks.
+    """
+
+    store: Path = Path("runs")
+    data: Path | None = None
+    device: str = "auto"
+    devices: int = 1
+    threads: int | None = None
+    max_time: str | None = None
+    debug: bool = False
+
+
+DEFAULTS = Common()
+
+
+@contextmanager
+def watched_workspace(common: Common) -> Iterator[Any]:
+    """Open the workspace that the options describe, with a view of its progress."""
+    workspace = quiet_workspace(common)
+    limit = None if common.max_time is None else seconds_of(common.max_time)
+    with watching(limit) as watch:
+        yield replace(workspace, watch=watch)
+
+
+def quiet_workspace(common: Common) -> Any:
+    """Return the workspace that the options describe, after setting the threads."""
+    import torch
+
+    from nodestill.errors import InputError
+    from nodestill.experiments import Store, Workspace
+    from nodestill.experiments.plain import from_plain
+    from nodestill.experiments.workspace import Accelerator
+
+    if common.threads is not None:
+        if common.threads < 1:
+            raise InputError(f"--threads must be at least 1, got {common.threads}. Leave it out to use all cores.")
+        torch.set_num_threads(common.threads)
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on a GPU too
+    accelerator = from_plain(Accelerator, common.device, "--device")
+    return Workspace(Store(common.store), common.data, accelerator.value, common.devices)
