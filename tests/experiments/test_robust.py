@@ -19,7 +19,7 @@ from nodestill.ode import Method, Solver
 from nodestill.precision import Precision
 from nodestill.training import Schedule
 
-HINTON, ARD, RSLAD = DistillationObjective
+HINTON, ARD, RSLAD = DistillationObjective.HINTON, DistillationObjective.ARD, DistillationObjective.RSLAD
 SMALL = LinfBudget(8, step_255=4, steps=2)
 
 
@@ -69,7 +69,7 @@ def test_a_file_asks_for_a_robust_teacher(tmp_path):
     [
         (
             "--student.distillation.objective rsald",
-            r"objective cannot be 'rsald'\. Did you mean 'rslad'\? There are: hinton, ard",
+            r"objective cannot be 'rsald'\. Did you mean 'rslad'\? There are: hinton, hinton-mean, logits, ard",
         ),
         (
             "--student.distillation.adversarial.eps_255 4",
