@@ -42,8 +42,12 @@ class Ways:
     @property
     def at_a_time(self) -> int:
         """Works at a time."""
-        cores = max(1, len(os.sched_getaffinity(0)) // self.threads)
-        return self.jobs or (1 if _is_gpu(self.device) else cores)
+        return self.jobs or (1 if _is_gpu(self.device) else max(1, _cores() // self.threads))
+
+
+def _cores() -> int:
+    """Return the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_gpu(device: str) -> bool:

@@ -122,6 +122,13 @@ def test_a_gradient_of_another_direction_is_caught():
     assert one("gradient-quality", turned).verdict is Verdict.FAIL
 
 
+@pytest.mark.parametrize("name", ["gradient-paths", "saturation", "attack-converged", "black-box"])
+def test_where_no_image_is_left_robust_nothing_passes_that_would_have_attacked_one(name):
+    result = one(name, fixtures.honest(), eps_255=64)
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert "no image was left robust at 64/255. Take a smaller radius." in result.meaning
+
+
 def test_checks_that_are_done_are_skipped_and_unneeded_ones_say_nothing():
     case = case_of(fixtures.honest()._replace(gradient_paths={}, evaluations=None))
     names = [result.name for result in audit(case, ["finite-logits", "gradient-paths", "transfer", "latency"], done=["logits"])]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from nodestill.data import Dataset, identify
 from nodestill.errors import TimeUp
@@ -45,12 +46,15 @@ def worked(known: Known, what: list[Cell], using: LocalHands, on_news=lambda *_:
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory) -> Known:
-    """The same two models, trained in this process."""
+    """The same two models, trained in this process, with the one thread that a worker has: the bits depend on their number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     known = known_in(tmp_path_factory.mktemp("unbroken"))
     images, workspace = Images(known.dataset, None), Workspace(known.store, accelerator="cpu")
     for cell in cells():
         for work in standing([cell], known, scale_named(ScaleName.SMOKE)).left.values():
             carry_out(work, workspace, known, images)
+    torch.set_num_threads(threads)
     return known
 
 

@@ -109,6 +109,10 @@ def test_a_rescaled_horizon_changes_nothing(first_step, further):
     close(gradient(subject.horizon_rescaled, images), gradient(subject.logits, images), 1e-4)
 
 
+def test_a_horizon_of_one_cannot_be_rescaled():
+    assert subject_of_model(node(Solver())).horizon_rescaled is None
+
+
 def test_with_given_steps_a_rescaled_horizon_is_the_same_to_rounding():
     subject = subject_of_model(node(Solver(Method.RK4, steps=3), 7.0).double())
     images = pictures().double()
@@ -136,7 +140,7 @@ def test_what_else_is_known_of_a_node():
 
 
 def test_a_failed_solve_is_not_a_number_on_every_way():
-    subject, images = subject_of_model(node(Solver(max_steps=1, rtol=1e-9, atol=1e-9))), pictures()
+    subject, images = subject_of_model(node(Solver(max_steps=1, rtol=1e-9, atol=1e-9), 2.0)), pictures()
     for way in (subject.logits, subject.replay(images), subject.reference(images), subject.horizon_rescaled):
         assert torch.isnan(way(images)).all()
 

@@ -111,8 +111,17 @@ def test_a_pure_effect_of_the_optimiser_is_told_from_one_of_distillation(tmp_pat
 
 
 CLAIMS = {
-    ("cifar10", "by 24.58"): [({"kd-T": 0.85, "node1": 0.6}, "supported"), ({"kd-T": 0.65, "node1": 0.6}, "contradicted")],
-    ("svhn", "by 5.17"): [({"kd-T": 0.7, "node1": 0.64}, "supported"), ({"kd-T": 0.55, "node1": 0.64}, "contradicted")],
+    ("cifar10", "by 24.58"): [
+        ({"kd-T": 0.95, "node1": 0.6}, "supported"),
+        ({"kd-T": 0.85, "node1": 0.6}, "undecided"),  # 25 points, but 21 would do for these images
+        ({"kd-T": 0.65, "node1": 0.6}, "contradicted"),
+    ],
+    ("svhn", "by 5.17"): [({"kd-T": 0.8, "node1": 0.64}, "supported"), ({"kd-T": 0.55, "node1": 0.64}, "contradicted")],
+    ("cifar10", "the optimiser held"): [
+        ({"kd-T": 0.8, "labels-sgd-scale": 0.6}, "supported"),
+        ({"kd-T": 0.6, "labels-sgd-scale": 0.6}, "undecided"),
+        ({"kd-T": 0.6, "labels-sgd-scale": 0.8}, "contradicted"),
+    ],
     ("cifar10", "No student"): [({"kd-T": 0.5, "resnet": 0.8}, "supported"), ({"kd-T": 0.9, "resnet": 0.8}, "contradicted")],
     ("svhn", "Some students"): [({"kd-T": 0.9, "resnet": 0.8}, "supported"), ({"kd-T": 0.5, "resnet": 0.8}, "contradicted")],
     ("cifar10", "small temperature"): [
@@ -130,7 +139,7 @@ CLAIMS = {
         ({"node1": 0.9, "resnet": 0.2}, "contradicted"),
     ],
     ("cifar10", "horizon improves robustness (undis"): [({"node1": 0.2, "node100": 0.9}, "supported")],
-    ("cifar10", "It is the horizon"): [({"kd-node100": 0.95, "kd-scaled": 0.05}, "supported")],
+    ("cifar10", "It is the horizon"): [({"kd-node100": 0.95, "kd-scaled": 0.05}, "undecided")],  # an identity decides nothing
     ("cifar10", "falls slightly"): [({"kd-node100": 0.5, "kd-T": 0.8}, "supported")],
     ("cifar10", "larger than the depth"): [({}, "contradicted")],  # 12 evaluations are made up
 }

@@ -55,7 +55,8 @@ def _arm(grid: Grid, taught: bool, optimizer: Optimizer, rate: float, which: str
     about = f"{'distilled' if taught else 'labels'}, {optimizer.value.upper() if optimizer is Optimizer.SGD else 'Adam'}"
     rates = {"scale": "rate of the tables", "paper": "the paper's rate", "tuned": "tuned rate"}
     name = arm_name(taught, optimizer, which)
-    return Cell(name, f"{about}, {rates[which]}", _HERE, model, grid.seed, best.teacher if taught else None)
+    claimed = (Part.CLAIMS,) if name == arm_name(False, Optimizer.SGD, "scale") else ()
+    return Cell(name, f"{about}, {rates[which]}", (*_HERE, *claimed), model, grid.seed, best.teacher if taught else None)
 
 
 def _candidate(grid: Grid, taught: bool, optimizer: Optimizer, rate: float) -> Cell:
@@ -169,5 +170,6 @@ def _horizons(grid: Grid) -> list[Cell]:
         taught = "distilled" if base.teacher else "labels"
         name = "kd-scaled-f" if base.teacher else "scaled-f"
         about = f"{LONGER:g}·f on [0, 1], {taught}"
-        found.append(_changed(base, name, about, model, attack=base.attack))
+        parts = (*_HERE, Part.CLAIMS) if base.teacher else _HERE
+        found.append(_changed(base, name, about, model, attack=base.attack, parts=parts))
     return found

@@ -58,7 +58,7 @@ class LocalHands:
 
     def give(self, work: Work) -> None:
         """Take a work; a process is started when it is needed."""
-        idle = next((worker for worker in self._workers if worker.work is None), None)
+        idle = next((worker for worker in self._workers if worker.work is None and worker.process.is_alive()), None)
         if idle is None:
             idle = self._make()
             self._workers.append(idle)

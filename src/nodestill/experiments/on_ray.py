@@ -20,7 +20,6 @@ from nodestill.experiments.work import Images, Known, Work
 from nodestill.experiments.workspace import Workspace
 
 _RETRIES = 3  # of a model whose worker is lost; an error of the model itself is not tried again
-_SOON = 0.01  # seconds
 
 
 class RayHands:

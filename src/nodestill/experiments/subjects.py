@@ -57,7 +57,7 @@ def subject_of_model(model: nn.Module) -> Subject:
         batch_independent=solver.step_control is StepControl.PER_IMAGE or not adaptive,
         replay=lambda images: _replay(model, exact, images, images.dtype),
         reference=lambda images: _replay(model, double(), images, torch.float64),
-        horizon_rescaled=_rescaled(model) if solves else None,
+        horizon_rescaled=_rescaled(model) if solves and model.t1 != 1 else None,  # a horizon of 1 is rescaled to itself
         effort=(lambda images: _errors(exact.predict(images, raises=False).solutions)) if solves and adaptive else None,
         max_steps=(solver.max_steps if adaptive else solver.steps) if solves else 0,
         module=model,

@@ -154,7 +154,7 @@ def hunted_table(audit: AuditRecords) -> Table:
         "Unconfirmed: fooled along the path of the gradient, but not the model as deployed; not counted. "
         "Failed: without finite logits; they count as fallen.",
     )
-    headers = ("Attack", "Radius", "Still robust", "Fell", "Unconfirmed", "Failed", "Gradients per image", "Time")
+    headers = ("Attack", "Radius", "Attacked", "Fell", "Unconfirmed", "Failed", "Gradients per image", "Time")
     return Table(headers, rows, notes)
 
 

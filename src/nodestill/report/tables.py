@@ -18,7 +18,7 @@ from nodestill.report.formats import (
     percent,
     radius,
 )
-from nodestill.report.select import attacks_of, provenance, role_name, row_at, table_radii, training_seconds
+from nodestill.report.select import attacks_of, label, provenance, role_name, row_at, table_radii, training_seconds
 
 NOTHING_PUBLISHED: Mapping[str, float] = MappingProxyType({})
 
@@ -142,7 +142,9 @@ def _notes(runs: Sequence[RunRecords]) -> tuple[str, ...]:
 
 
 def _unaudited(runs: Sequence[RunRecords]) -> str:
-    return " Not audited." if all(run.audit is None for run in runs) else ""
+    without = [label(run) for run in runs if run.robustness and run.audit is None]
+    everyone = len(without) == len([run for run in runs if run.robustness])
+    return "" if not without else " Not audited." if everyone else f" Not audited: {joined(without)}."
 
 
 def _names(runs: Sequence[RunRecords]) -> str:

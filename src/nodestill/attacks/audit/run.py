@@ -8,7 +8,9 @@ from types import MappingProxyType
 from nodestill.attacks.audit import gradients, outside, pipeline, planted, solver, strength
 from nodestill.attacks.audit.case import Case
 from nodestill.attacks.audit.verdict import CheckResult, Verdict, worst
-from nodestill.errors import NodestillError
+from nodestill.errors import InputError, NodestillError
+
+_ON_SURVIVORS = ("gradient-paths", "saturation", "attack-converged", "transfer", "black-box")  # they attack no one else
 
 Check = Callable[[Case], CheckResult | None]  # None: the subject does not offer what the check needs
 
@@ -71,6 +73,8 @@ def audit(
 
 def _result(name: str, case: Case) -> CheckResult | None:
     try:
+        if name in _ON_SURVIVORS and not bool(case.survivors.any()):
+            raise InputError(f"no image was left robust at {case.eps_255}/255. Take a smaller radius.")
         return CHECKS[name](case)
     except NodestillError as error:  # a model without gradient, or one whose backward solve fails
         meaning = f"This check could not be made: {error}"
