@@ -11,6 +11,7 @@ from pathlib import Path
 
 KEPT = ("recipe.json", "environment.json", "training.jsonl", "evaluation.json")
 IF_THERE = ("robustness.jsonl", "solvers.jsonl")
+DIVERGED = "diverged.json"  # of a rate that was tried and is out
 SMALL = 4_000_000  # bytes of weights that a repository may hold for a teacher
 ABOUT = {"experiment.json": ("experiment.json", "report.md", "commands.jsonl"), "grid.json": ("grid.json", "report.md")}
 
@@ -39,7 +40,7 @@ def members(listing: dict, runs: Path) -> list[str]:
     if "members" in listing:
         return listing["members"]
     folders = dict.fromkeys(cell["folder"] for cell in listing["cells"] if cell["folder"])
-    return [folder for folder in folders if (runs / folder / "evaluation.json").is_file()]
+    return [folder for folder in folders if any((runs / folder / file).is_file() for file in ("evaluation.json", DIVERGED))]
 
 
 def teaching(listing: dict, runs: Path) -> set[str]:
@@ -58,6 +59,9 @@ def is_small(path: Path) -> bool:
 def copy(source: Path, target: Path, *, weights: bool) -> None:
     """Copy the rows of a model, and its weights if they are needed."""
     target.mkdir()
+    if (source / DIVERGED).exists():
+        shutil.copy(source / DIVERGED, target / DIVERGED)
+        return
     extra = ("weights.safetensors",) if weights else ()
     for file in (*KEPT, *(file for file in (*IF_THERE, *extra) if (source / file).exists())):
         shutil.copy(source / file, target / file)

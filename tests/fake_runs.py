@@ -9,6 +9,7 @@ from nodestill.experiments import Store
 from nodestill.experiments.schedule import Happened, News
 from nodestill.experiments.stages import attack_key
 from nodestill.experiments.work import Known, Work
+from nodestill.flags import to_hex
 from nodestill.intervals import wilson_interval
 
 IMAGES = 1000
@@ -60,12 +61,13 @@ def _places(asked: Any) -> list[tuple[str, int]]:
 
 
 def _row(work: Work, known: Known, asked: Any, attack: str, eps: int, share: float) -> dict[str, Any]:
-    images = IMAGES  # however few are asked for: a made-up row is to be decided by its share
+    images = IMAGES if asked.images != 10 else 500  # more than are asked for: a made-up row is to be decided by its share
     correct = round(images * share * math.exp(-eps / 10))
+    which = to_hex([place * correct // images < (place + 1) * correct // images for place in range(images)])  # evenly
     low, high = wilson_interval(correct, images)
     same = {"images": images, "correct": correct, "accuracy": correct / images, "wilson_low": low, "wilson_high": high}
     key = attack_key(asked, known.identity)
-    return {**same, "recipe": key, "attack": attack, "eps_255": eps, "failed_images": 0, "seconds": 1.0}
+    return {**same, "recipe": key, "attack": attack, "eps_255": eps, "failed_images": 0, "which": which, "seconds": 1.0}
 
 
 def _solver(name: str, share: float) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 
 import fake_runs
 from nodestill.experiments import asked_reproduction
-from nodestill.experiments.records import read_grid
+from nodestill.experiments.grid_records import read_grid
 from nodestill.experiments.reproduce import take_over_rows, write_listing
 from nodestill.experiments.schedule import standing
 

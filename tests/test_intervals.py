@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nodestill.intervals import deviation, difference_interval, student_interval, wilson_interval
+from nodestill.intervals import deviation, student_quantile, weighted_interval, wilson_interval
 
 
 @given(count=st.integers(1, 100_000), share=st.floats(0, 1), z=st.floats(0.5, 4))
@@ -47,25 +47,30 @@ SLEEP = [1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4]  # Student 1908, the 
 
 
 def test_students_interval_of_his_own_data():
-    assert student_interval(SLEEP) == pytest.approx((0.7001142, 2.4598858), abs=1e-7)  # as R's t.test prints it
+    """As R's t.test prints it."""
+    mean, reach = sum(SLEEP) / 10, student_quantile(9) * deviation(SLEEP) / 10**0.5
+    assert (mean - reach, mean + reach) == pytest.approx((0.7001142, 2.4598858), abs=1e-7)
     assert deviation(SLEEP) == pytest.approx(1.229995, abs=1e-6)
 
 
-@given(st.lists(st.floats(-1, 1), min_size=2, max_size=9), st.floats(-1, 1))
-def test_students_interval_moves_with_its_values(values, shift):
-    low, high = student_interval(values)
-    moved = student_interval([value + shift for value in values])
-    assert moved == pytest.approx((low + shift, high + shift), abs=1e-9)
-    assert low <= sum(values) / len(values) <= high
+def less(one: tuple[int, int], other: tuple[int, int]) -> tuple[float, float]:
+    """The interval of one share minus another."""
+    return weighted_interval([(1.0, one), (-1.0, other)])
 
 
 def test_known_values_of_differences():
-    assert difference_interval((56, 70), (48, 80)) == pytest.approx((0.0524, 0.3339), abs=5e-5)  # Newcombe 1998, method 10
-    assert difference_interval((9, 10), (3, 10)) == pytest.approx((0.1705, 0.8090), abs=5e-5)
+    assert less((56, 70), (48, 80)) == pytest.approx((0.0524, 0.3339), abs=5e-5)  # Newcombe 1998, method 10
+    assert less((9, 10), (3, 10)) == pytest.approx((0.1705, 0.8090), abs=5e-5)
 
 
 @given(st.integers(0, 50), st.integers(0, 70))
 def test_a_difference_turned_round_is_its_negative(hits, others):
-    low, high = difference_interval((hits, 50), (others, 70))
-    assert difference_interval((others, 70), (hits, 50)) == pytest.approx((-high, -low), abs=1e-12)
+    low, high = less((hits, 50), (others, 70))
+    assert less((others, 70), (hits, 50)) == pytest.approx((-high, -low), abs=1e-12)
     assert -1 - 1e-12 <= low <= hits / 50 - others / 70 <= high <= 1 + 1e-12
+
+
+def test_the_mean_of_shares_is_surer_than_each_of_them():
+    alone, four = weighted_interval([(1.0, (500, 1000))]), weighted_interval([(0.25, (500, 1000))] * 4)
+    assert alone == pytest.approx(wilson_interval(500, 1000))
+    assert four[1] - four[0] == pytest.approx((alone[1] - alone[0]) / 2)

@@ -11,19 +11,20 @@ import pytest
 import nodestill
 
 SOURCE = Path(nodestill.__file__).parent
-EVERYONE = {"errors", "shapes", "precision", "intervals"}
+EVERYONE = {"errors", "shapes", "precision", "intervals", "flags"}
 ALLOWED = {
     "errors": set(),
     "shapes": set(),
     "precision": set(),
     "intervals": set(),
+    "flags": set(),
     "ode": set(),
     "data": set(),
     "models": {"ode"},
     "training": {"data"},
     "attacks": {"data"},
     "experiments": {"ode", "models", "data", "training", "attacks"},
-    "report": {"experiments.records"},
+    "report": {"experiments.records", "experiments.grid_records"},
     "terminal": set(),
     "printing": {"experiments", "report", "terminal"},
     "reproducing": {"experiments", "printing", "terminal"},

@@ -41,11 +41,11 @@ def exact_interval(successes: int, count: int, confidence: float = 0.9) -> tuple
     return low, high
 
 
-def student_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Return Student's interval of the mean of independent values, such as differences of paired trainings.
+def student_quantile(freedom: int, confidence: float = 0.95) -> float:
+    """Return how many standard errors Student's interval of a mean reaches to either side.
 
     Args:
-        values: At least two; of differences, one for each pair. They should be about normal.
+        freedom: Degrees of freedom of the deviation, >= 1.
         confidence: Probability that the interval covers the true mean, in (0, 1).
 
     Source:
@@ -53,9 +53,7 @@ def student_interval(values: Sequence[float], confidence: float = 0.95) -> tuple
     """
     from scipy.stats import t
 
-    count, mean = len(values), sum(values) / len(values)
-    reach = float(t.ppf((1 + confidence) / 2, count - 1)) * deviation(values) / count**0.5
-    return mean - reach, mean + reach
+    return float(t.ppf((1 + confidence) / 2, freedom))
 
 
 def deviation(values: Sequence[float]) -> float:
@@ -64,22 +62,24 @@ def deviation(values: Sequence[float]) -> float:
     return (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
 
 
-def difference_interval(one: tuple[int, int], other: tuple[int, int], z: float = 1.96) -> tuple[float, float]:
-    """Return Newcombe's interval of the difference of two shares, one minus other, as if of different images.
+def weighted_interval(parts: Sequence[tuple[float, tuple[int, int]]], z: float = 1.96) -> tuple[float, float]:
+    """Return the interval of a weighted sum of shares, as if each were of images of its own.
 
-    Where both are shares of the same images, which two models tend to get right together, it is wider than it need be.
+    The distances from the shares to the ends of their Wilson intervals add up as squares. Of one share minus another it is
+    Newcombe's. Where shares are of the same images, which models tend to get right together, it is wider than it need be.
 
     Args:
-        one: Hits and trials, at least one.
-        other: Likewise.
+        parts: Weight, and hits and trials, at least one, of each share.
         z: Quantile of the normal distribution; 1.96 gives 95 %.
 
     Source:
-        Newcombe 1998, "Interval estimation for the difference between independent proportions", Statistics in Medicine 17,
-        p. 873, method 10.
+        Zou, Huang and Zhang 2009, "A note on confidence interval estimation for a linear function of binomial proportions",
+        Computational Statistics and Data Analysis 53, p. 1080. Newcombe 1998, "Interval estimation for the difference between
+        independent proportions", Statistics in Medicine 17, p. 873, method 10.
     """
-    (low, high), (other_low, other_high) = wilson_interval(*one, z), wilson_interval(*other, z)
-    share, other_share = one[0] / one[1], other[0] / other[1]
-    down = ((share - low) ** 2 + (other_high - other_share) ** 2) ** 0.5
-    up = ((high - share) ** 2 + (other_share - other_low) ** 2) ** 0.5
-    return share - other_share - down, share - other_share + up
+    total, down, up = 0.0, 0.0, 0.0
+    for weight, (hits, count) in parts:
+        share = hits / count
+        ends = [weight * (end - share) for end in wilson_interval(hits, count, z)]
+        total, down, up = total + weight * share, down + min(ends) ** 2, up + max(ends) ** 2
+    return total - down**0.5, total + up**0.5

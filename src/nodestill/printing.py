@@ -44,6 +44,18 @@ def show_robustness(rows: Sequence[dict[str, Any]], key: str) -> None:
     show_table(["Attack", "eps, 1/255", "Accuracy", "95 % interval", "Images"], cells)
 
 
+def show_hunted(rows: Sequence[dict[str, Any]], key: str) -> None:
+    """Print what each attack of the protocol sound added to one attack recipe; nothing of another protocol."""
+    chosen = [row for row in rows if row["recipe"] == key]
+    newest = [row for row in chosen if row["relatives"] == chosen[-1]["relatives"]]  # others are of relatives that changed
+    if newest:
+        from nodestill.report import hunted_table
+
+        table = hunted_table(newest)
+        show_table(table.headers, table.rows)
+        console.print(table.notes[0], soft_wrap=True)
+
+
 def show_audit(folder: Any, audited: Any, out: Path | None) -> None:
     """Write the report of an audit, and print its checks, one a row, and the gravest verdict."""
     from nodestill.experiments import read_audit
@@ -76,7 +88,7 @@ def _solver(row: Any) -> str:
 
 def show_reproduction(grid: Path, part: str) -> None:
     """Print the tables of a part of a grid, and write the report of all of it."""
-    from nodestill.experiments.records import read_grid
+    from nodestill.experiments.grid_records import read_grid
     from nodestill.report import write_reproduction
     from nodestill.report.reproduced import sections
 

@@ -52,6 +52,29 @@ def test_bad_gradients_are_counted_per_step_and_leave_the_image_where_it_is(atta
     assert not torch.equal(result.images[0], images[0])
 
 
+def gives_up(said):
+    """Logits whose backward pass fails an assertion."""
+
+    class GivesUp(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, images):
+            return images.flatten(1)[:, :3].clone()
+
+        @staticmethod
+        def backward(ctx, upstream):
+            raise AssertionError(said)
+
+    return GivesUp.apply
+
+
+def test_where_torchdiffeq_gives_up_on_its_way_back_gradients_are_bad():
+    images, budget = oracles.bytes_images(4), LinfBudget(8, steps=3)
+    result = pgd(gives_up("underflow in dt 0.0"), images, LABELS, budget, keys=torch.arange(4))
+    assert result.bad_gradients.tolist() == [3] * 4
+    with pytest.raises(AssertionError, match="my own"):
+        pgd(gives_up("my own mistake"), images, LABELS, budget, keys=torch.arange(4))
+
+
 def test_failed_logits_are_no_prediction():
     logits = torch.tensor([[1.0, 0.0], [float("nan"), 0.0], [0.0, float("inf")], [0.0, 1.0]])
     assert predictions(logits).tolist() == [0, -1, -1, 1]

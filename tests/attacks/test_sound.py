@@ -10,6 +10,7 @@ from attacks.oracles import Affine
 from nodestill.attacks import ALL_ATTACKS, AttackName, Effort, Hunt, Subject, hunt_down, mi_fgsm, paper_budget, pgd, start
 from nodestill.attacks import worst_case_curve as curve_of
 from nodestill.errors import InputError
+from nodestill.flags import from_hex
 
 DATA = fixtures.images(96)
 RADII = (1, 2, 3, 4, 6)
@@ -146,6 +147,7 @@ def test_the_curve_counts_what_nothing_fooled():
     curve = curve_of(asked, [AttackName.PGD], (0, *RADII), rows, state)
     assert [row.robust for row in curve] == [int((smallest_radii() > eps).sum()) for eps in (0, *RADII)]
     assert all(sum(row.survivors) == row.robust and row.protocol == "sound" for row in curve)
+    assert all(from_hex(row.which, row.images) == state.robust(row.eps_255).tolist() for row in curve)
     assert curve[0].accuracy == curve[0].clean_accuracy
 
 

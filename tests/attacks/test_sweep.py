@@ -19,6 +19,7 @@ from nodestill.attacks import (
 )
 from nodestill.data import ImageSet
 from nodestill.errors import InputError
+from nodestill.flags import from_hex
 from nodestill.intervals import wilson_interval
 
 BOTH = [AttackName.PGD, AttackName.MI_FGSM]
@@ -57,6 +58,7 @@ def test_rows_equal_counting_by_hand(data):
         assert (row.accuracy, row.robust_accuracy) == (row.correct / 11, row.robust / 11)
         assert row.predicted == tuple(result.predictions.bincount(minlength=3).tolist())
         assert row.survivors == tuple(data.labels[correct].bincount(minlength=3).tolist())
+        assert from_hex(row.which, len(data)) == correct.tolist()
         assert (row.wilson_low, row.wilson_high) == wilson_interval(row.correct, 11)
         assert (row.steps, row.images, row.failed_images, row.seed) == (budget.steps, 11, 0, 3)
 

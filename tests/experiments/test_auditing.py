@@ -10,7 +10,7 @@ from PIL import Image
 import tiny
 from nodestill.attacks import ALL_ATTACKS, AttackName, Effort, Protocol
 from nodestill.attacks.audit import CHECKS, Tier, Verdict
-from nodestill.errors import AuditFailed, InputError, RecipeError, TimeUp
+from nodestill.errors import AuditFailed, InputError, TimeUp
 from nodestill.experiments import (
     AuditRecipe,
     RobustnessRecipe,
@@ -139,9 +139,18 @@ def test_anybodys_model_is_attacked_and_audited(workspace, tmp_path):
         "finite-logits": Verdict.PASS,
         "gradient-flow": Verdict.INCONCLUSIVE,  # 24 images
     }
+    assert not (attacked.folder.path / "robustness.jsonl").exists()  # only these checks were asked for
+    assert "without --checks they are made" in write_audit_report(read_audit(attacked.folder), tmp_path).read_text()
     other = attacked_model(net_file(tmp_path, 2.0), workspace, "digits")
     assert other.folder == attacked.folder
     assert other.key(ASKED) != attacked.key(ASKED)  # rows of other weights are not taken for this model's
+
+
+def test_the_same_file_is_the_same_folder_however_it_is_named(workspace, tmp_path, monkeypatch):
+    absolute = attacked_model(net_file(tmp_path), workspace, "digits")
+    monkeypatch.chdir(tmp_path)
+    assert attacked_model("mine.py:build", workspace, "digits").folder == absolute.folder
+    assert attacked_model(f"../{tmp_path.name}/mine.py:build", workspace, "digits").folder == absolute.folder
 
 
 def test_anybodys_model_needs_its_images_named(workspace, tmp_path):
@@ -171,8 +180,9 @@ def test_a_model_without_gradient_is_audited_all_the_same(workspace, tmp_path):
         "        return self.head(self.norm(x.detach()).flatten(1))\n"
     )
     attacked = attacked_model(f"{path}:Net", workspace, "digits")
-    audited = audit_model(attacked, replace(ASKED, checks=("gradient-flow", "planted")), workspace.watch)
-    assert [result.verdict for result in audited.results] == [Verdict.FAIL, Verdict.INCONCLUSIVE]
+    audited = audit_model(attacked, ASKED, workspace.watch)
+    verdicts = {result.name: result.verdict for result in audited.results}
+    assert (verdicts["gradient-flow"], verdicts["planted"]) == (Verdict.FAIL, Verdict.INCONCLUSIVE)
     assert "differentiably" in read_audit(attacked.folder).summary["failed"]
     assert "could not be made" in write_audit_report(read_audit(attacked.folder), tmp_path).with_suffix(".md").read_text()
 
@@ -191,7 +201,7 @@ def test_what_an_attack_is_asked_for(workspace):
     sound = asked_attack([("protocol", "sound")], 10, 10, attacked)
     assert sound.attacks == ALL_ATTACKS
     assert asked_attack([], None, 10, attacked).attacks == (AttackName.PGD, AttackName.MI_FGSM)
-    with pytest.raises(RecipeError, match="pgd, mi-fgsm"):
+    with pytest.raises(InputError, match="--attacks must be among pgd, mi-fgsm"):
         asked_attack([("attacks", "square")], None, 10, attacked)
 
 

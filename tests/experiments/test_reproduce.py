@@ -4,7 +4,7 @@ import pytest
 
 from nodestill.experiments import Store, Workspace, asked_reproduction
 from nodestill.experiments.engine import LocalHands
-from nodestill.experiments.records import read_grid
+from nodestill.experiments.grid_records import read_grid
 from nodestill.experiments.reproduce import known_of, reproduce
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 import fake_runs
-from nodestill.errors import TimeUp
-from nodestill.experiments import asked_reproduction, to_plain
+from nodestill.errors import DataError, SolveError, TimeUp, TrainingError
+from nodestill.experiments import Workspace, asked_reproduction, to_plain
 from nodestill.experiments.grid import Cell
+from nodestill.experiments.grid_records import read_grid
 from nodestill.experiments.kept import keep
 from nodestill.experiments.reproduce import Asked, again, kinds_of, planned, take_over_rows, write_listing
 from nodestill.experiments.schedule import Happened, News, Standing, standing, work_through
-from nodestill.experiments.work import Known, Work, twin
+from nodestill.experiments.store import DIVERGED
+from nodestill.experiments.work import Images, Known, Work, carry_out, left_of, twin
 
 
 def nothing(*_: object) -> None:
@@ -245,3 +247,74 @@ def test_the_listing_names_every_cell_and_its_folder(begun):
     assert (by_name["kd-T10-resnet44"]["depth"], by_name["kd-T10-resnet44"]["temperature"]) == (44, 10.0)
     assert by_name["kd-sgd-tuned"]["folder"] is None
     assert to_plain(what.changes()) == listing["changes"]
+
+
+# Rates that diverge, and seeds that another command made
+
+
+def diverge(cell: Cell, known: Known) -> None:
+    """Leave what a training leaves whose rate was too high."""
+    folder = known.store.folder(known.member(cell).folder)
+    folder.write("environment.json", {"device": "none"})
+    folder.write(DIVERGED, {"why": "the mean loss of epoch 1 is nan", "schema": 1})
+
+
+def test_a_rate_that_diverges_is_out_and_done(tmp_path):
+    what, known = asked(), fake_runs.known(tmp_path / "first")
+    arm = named(what, "labels-sgd-tuned")
+    low, high = arm.tuned
+    diverge(high, known)
+    assert known.member(arm) is None
+    for work in standing([low], known, what.scale).left.values():
+        fake_runs.finish(work, known, 0.1)
+    assert known.member(arm).model.training.lr == low.model.training.lr
+    assert standing([high], known, what.scale).left == {}
+    assert planned(what, known, "cpu").total > 0  # its folder has no times to learn from
+    listed = read_grid(write_listing(what, known, {}).path)
+    assert "mean loss" in next(cell.failed for cell in listed.cells if cell.name == high.name)
+    keep(
+        known.store.folder(known.member(high).folder), tmp_path / "rows" / what.name / known.member(high).folder, weights=False
+    )
+    again_known, _ = fresh(what, tmp_path / "rows", tmp_path / "second")
+    assert standing([high], again_known, what.scale).left == {}
+
+
+def test_a_diverging_rate_is_written_down_where_it_diverged(tmp_path):
+    what, known = asked(), fake_runs.known(tmp_path)
+    cell = named(what, "labels-sgd-tuned").tuned[0]
+    plan = replace(cell.model.training, lr=1e30)
+    cell = replace(cell, model=replace(cell.model, training=plan))
+    (work,) = standing([cell], known, what.scale).left.values()
+    with pytest.raises((TrainingError, SolveError)):
+        carry_out(work, Workspace(known.store, accelerator="cpu"), known, Images(known.dataset, None))
+    assert known.store.folder(work.name).has_diverged
+    assert left_of(work, known).nothing
+
+
+def test_finished_seeds_stay_listed_and_those_of_other_settings_do_not(tmp_path):
+    known = fake_runs.known(tmp_path)
+    two, one = asked("table1", seeds=2), asked("table1", seeds=1)
+    for work in standing(two.cells(), known, two.scale).left.values():
+        fake_runs.finish(work, known)
+    write_listing(two, known, {})
+    seeds = {cell.seed for cell in read_grid(write_listing(one, known, {}).path).cells if cell.name == "node100"}
+    assert seeds == {0, 1}
+    longer = replace(one, scale=replace(one.scale, shrunk=replace(one.scale.shrunk, epochs=9)))
+    found = read_grid(write_listing(longer, known, {}).path)
+    assert [cell.run for cell in found.cells if cell.name == "node100"] == [None]
+
+
+def test_what_is_taken_over_is_whole_or_not_there(begun, tmp_path, monkeypatch):
+    what, known = begun
+    kept(what, known, tmp_path / "rows")
+    monkeypatch.setattr("nodestill.experiments.kept.shutil.copyfile", full_disk)
+    again_known = fake_runs.known(tmp_path / "second")
+    with pytest.raises(DataError, match="No space left"):
+        take_over_rows(what, again_known, tmp_path / "rows")
+    monkeypatch.undo()
+    taken = take_over_rows(what, again_known, tmp_path / "rows")
+    assert len(taken) == len(list((tmp_path / "rows" / what.name).iterdir()))
+
+
+def full_disk(source: Path, target: Path) -> None:
+    raise OSError(28, "No space left on device")

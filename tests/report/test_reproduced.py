@@ -2,25 +2,37 @@
 
 import html.parser
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import fake_runs
 from nodestill.experiments import asked_reproduction
-from nodestill.experiments.records import GridRecords, read_grid
+from nodestill.experiments.grid_records import GridRecords, read_grid
+from nodestill.experiments.records import RunRecords
 from nodestill.experiments.reproduce import write_listing
 from nodestill.experiments.schedule import standing
 from nodestill.experiments.work import with_needs
-from nodestill.intervals import student_interval, wilson_interval
+from nodestill.flags import to_hex
+from nodestill.intervals import student_quantile, weighted_interval
 from nodestill.report import write_reproduction
-from nodestill.report.claims import Claim, Verdict, claims, claims_table
+from nodestill.report.claims import Claim, claims, claims_table
 from nodestill.report.controlled import factors, structure
 from nodestill.report.grid_figures import attack_figure, heat_map, horizon_figure
 from nodestill.report.grid_page import grid_markdown
+from nodestill.report.judges import Verdict
 from nodestill.report.reproduced import sections, table1, table2
 from nodestill.report.said import say
-from nodestill.report.spread import Spread, difference, hits_of, spread
+from nodestill.report.spread import (
+    Spread,
+    attacked,
+    difference,
+    difference_under_attack,
+    mean_under_attack,
+    reach_of_seeds,
+    spread,
+)
 
 Shares = dict[str, float]  # accuracy of the cells whose names begin so; the longest beginning counts
 
@@ -46,38 +58,102 @@ def grid(tmp_path_factory) -> GridRecords:
     return made_up(tmp_path_factory.mktemp("store"), {"resnet": 0.9, "kd": 0.8, "node": 0.6, "labels": 0.7}, 2)
 
 
-def test_a_mean_has_the_spread_of_its_seeds(grid):
-    hits = {0: (520, 1000), 1: (560, 1000), 2: (600, 1000)}
-    found = spread(hits)
-    assert found.mean == pytest.approx(0.56)
-    assert found.deviation == pytest.approx(0.04)
-    assert (found.low, found.high) == pytest.approx(student_interval([0.52, 0.56, 0.6]))
+def with_shares(root: Path, shares: dict[str, dict[int, float]]) -> GridRecords:
+    """Table 1 of which some cells have these accuracies, by seed; of other cells nothing is there."""
+    asked, known = asked_reproduction("table1", "cifar10", "smoke", 3), fake_runs.known(root)
+    for cell in asked.cells():
+        if cell.seed in shares.get(cell.name, {}):
+            (work,) = standing([cell], known, asked.scale).left.values()
+            fake_runs.finish(work, known, shares[cell.name][cell.seed])
+    return read_grid(write_listing(asked, known, {}).path)
+
+
+def of_images(*parts: tuple[float, int]) -> tuple[float, float]:
+    """How far the interval of a weighted sum of hits of a thousand images reaches to either side."""
+    low, high = weighted_interval([(weight, (hits, 1000)) for weight, hits in parts], z=1.959964)
+    mean = sum(weight * hits / 1000 for weight, hits in parts)
+    return mean - low, high - mean
+
+
+def reaches(found: Spread) -> tuple[float, float]:
+    """How far an interval reaches to either side."""
+    return found.mean - found.low, found.high - found.mean
+
+
+def with_seeds(images: tuple[float, float], seeds: float) -> tuple[float, float]:
+    """Both parts of an interval together."""
+    return tuple((part**2 + seeds**2) ** 0.5 for part in images)
+
+
+def test_a_mean_reaches_as_far_as_its_images_and_its_seeds_together(tmp_path):
+    grid = with_shares(tmp_path, {"node1": {0: 0.52, 1: 0.56, 2: 0.6}})
+    found = spread(grid, "node1")
+    assert (found.mean, found.deviation, found.seeds) == (pytest.approx(0.56), pytest.approx(0.04), 3)
+    assert reaches(found) == pytest.approx(with_seeds(of_images((1.0, 560)), student_quantile(2) * 0.04 / 3**0.5))
     assert found.percent() == "56.0 ± 4.0"
+    assert spread(grid, "node100") is None
 
 
-def test_seeds_that_agree_by_chance_do_not_make_a_number_exact():
-    assert (spread({0: (5, 10), 1: (5, 10)}).low, spread({0: (5, 10)}).low) == (wilson_interval(5, 10)[0],) * 2
-    same = difference({0: (5, 10), 1: (6, 10)}, {0: (4, 10), 1: (5, 10)})
-    assert same.low < 0 < same.high
-    assert spread({}) is None
-    assert difference({0: (5, 10)}, {1: (5, 10)}) is None
+def test_seeds_that_agree_by_chance_do_not_make_a_number_exact(tmp_path):
+    grid = with_shares(tmp_path, {"node1": {0: 0.5, 1: 0.5}, "node100": {0: 0.49, 1: 0.49}})
+    found = difference(grid, "node1", "node100")
+    assert (found.mean, found.deviation) == pytest.approx((0.01, 0.0))
+    assert reaches(found) == pytest.approx(of_images((1.0, 500), (-1.0, 490)))
+    assert reaches(spread(grid, "node1")) == pytest.approx(of_images((1.0, 500)))
 
 
-def test_differences_are_paired_by_seed():
-    one, other = {0: (500, 1000), 1: (700, 1000), 2: (640, 1000)}, {0: (480, 1000), 1: (682, 1000), 2: (618, 1000), 3: (1, 2)}
-    found = difference(one, other)
-    assert found.seeds == 3
-    assert (found.low, found.high) == pytest.approx(student_interval([0.02, 0.018, 0.022]))
-    assert found.sign == 1
-    wider = difference(one, other, confidence=0.999)
+def test_differences_are_paired_by_seed(tmp_path):
+    grid = with_shares(tmp_path, {"node1": {0: 0.5, 1: 0.7, 2: 0.6}, "node100": {0: 0.4, 1: 0.64, 2: 0.46}})
+    found = difference(grid, "node1", "node100")
+    assert (found.mean, found.deviation, found.seeds) == (pytest.approx(0.1), pytest.approx(0.04), 3)
+    pooled = ((2 * 0.1**2 + 2 * 0.12489996**2) / 4) ** 0.5  # of each cell over its own three seeds
+    expected = with_seeds(of_images((1.0, 600), (-1.0, 500)), student_quantile(4) * pooled * (2 / 3) ** 0.5)
+    assert reaches(found) == pytest.approx(expected)
+    assert found.sign == 0
+    wider = difference(grid, "node1", "node100", confidence=0.999)
     assert wider.low < found.low < found.high < wider.high
     assert Spread(0.014, -0.001, 0.03, None, 1).points() == "+1.4 (-0.1 to +3.0)"
+
+
+def test_of_other_seeds_there_is_no_difference(tmp_path):
+    assert difference(with_shares(tmp_path, {"node1": {0: 0.5}, "node100": {1: 0.5}}), "node1", "node100") is None
+
+
+def test_one_pair_is_as_sure_as_seeds_of_other_cells_let_it_be(tmp_path):
+    alone = {"node1": {0: 0.6}, "node100": {0: 0.54}}
+    found = difference(with_shares(tmp_path / "alone", alone), "node1", "node100")
+    images = of_images((1.0, 600), (-1.0, 540))
+    assert reaches(found) == pytest.approx(images)
+    grid = with_shares(tmp_path / "beside", {**alone, "resnet20": {0: 0.7, 1: 0.72, 2: 0.74}})
+    assert reach_of_seeds(grid) == pytest.approx(student_quantile(2) * 0.02)
+    widened = difference(grid, "node1", "node100")
+    assert reaches(widened) == pytest.approx(with_seeds(images, 2**0.5 * student_quantile(2) * 0.02))
+    assert (found.sign, widened.sign) == (1, 0)
+
+
+def run_with(*rows: dict) -> RunRecords:
+    """A run of which nothing is known but how it stood attacks."""
+    return RunRecords(Path(), "distilled", "NODE(1)", {}, {}, [], {}, list(rows), [])
+
+
+def test_only_the_images_that_both_were_attacked_on_are_compared():
+    flags = [True, False, True, True, False, True]
+    row = {"attack": "pgd", "eps_255": 8, "images": 6, "correct": 4, "which": to_hex(flags)}
+    other = {**row, "attack": "mi-fgsm", "correct": 0, "which": to_hex([False] * 6)}
+    assert attacked("pgd", 8)(run_with(row)) == (4, 6)
+    assert attacked("pgd", 8, first=2)(run_with(row)) == (1, 2)
+    assert attacked("pgd", 8, first=7)(run_with(row)) is None  # it was not attacked on so many
+    assert attacked("pgd", 4)(run_with(row)) is None
+    assert mean_under_attack(first=4)(run_with(row, other)) == (2, 4)  # 3 and 0 of 4
+    without = {key: value for key, value in row.items() if key != "which"}
+    assert attacked("pgd", 8, first=2)(run_with(without)) is None
+    assert mean_under_attack(first=2)(run_with(other, without)) is None
 
 
 def test_table_1_has_ours_the_papers_and_the_difference(grid):
     rows = {row[0]: dict(zip(table1(grid).headers, row)) for row in table1(grid).rows}
     assert list(rows) == ["NODE(1), labels", "NODE(100), labels", *[f"ResNet-{depth}" for depth in (20, 32, 44, 56, 110)]]
-    found = spread(hits_of(grid, "node1"))
+    found = spread(grid, "node1")
     assert rows["NODE(1), labels"]["Here"] == found.percent()
     assert rows["NODE(1), labels"]["Paper"] == "63.45"
     assert rows["NODE(1), labels"]["Here − paper"].startswith(f"{100 * found.mean - 63.45:+.1f} (")
@@ -97,7 +173,7 @@ def test_the_parts_of_the_gain_add_up_to_it(grid):
     for rate in ("scale", "paper", "tuned"):
         found = factors(grid, rate)
         assert found["optimiser"].mean + found["distillation"].mean == pytest.approx(found["gain"].mean)
-    best, stem = (spread(hits_of(grid, name)).mean for name in (grid.best, "stem-only"))
+    best, stem = (spread(grid, name).mean for name in (grid.best, "stem-only"))
     assert structure(grid)["ODE, above the stem alone"].mean == pytest.approx(best - stem)
     assert structure(grid)["stem, above guessing"].mean == pytest.approx(stem - 0.1)
 
@@ -117,7 +193,7 @@ CLAIMS = {
         ({"kd-T": 0.65, "node1": 0.6}, "contradicted"),
     ],
     ("svhn", "by 5.17"): [({"kd-T": 0.8, "node1": 0.64}, "supported"), ({"kd-T": 0.55, "node1": 0.64}, "contradicted")],
-    ("cifar10", "the optimiser held"): [
+    ("cifar10", "accuracy of Neural ODEs: the optimiser held"): [
         ({"kd-T": 0.8, "labels-sgd-scale": 0.6}, "supported"),
         ({"kd-T": 0.6, "labels-sgd-scale": 0.6}, "undecided"),
         ({"kd-T": 0.6, "labels-sgd-scale": 0.8}, "contradicted"),
@@ -130,7 +206,7 @@ CLAIMS = {
         ({"kd-T3": 0.7, "kd-T20": 0.7}, "undecided"),
     ],
     ("svhn", "Increasing the temperature"): [({"kd-T3": 0.8, "kd-T20": 0.5}, "supported")],
-    ("cifar10", "robustness of NODE(1)"): [
+    ("cifar10", "robustness of NODE(1)."): [
         ({"kd-T": 0.9, "node1": 0.3}, "supported"),
         ({"kd-T": 0.3, "node1": 0.9}, "contradicted"),
     ],
@@ -140,7 +216,19 @@ CLAIMS = {
     ],
     ("cifar10", "horizon improves robustness (undis"): [({"node1": 0.2, "node100": 0.9}, "supported")],
     ("cifar10", "It is the horizon"): [({"kd-node100": 0.95, "kd-scaled": 0.05}, "undecided")],  # an identity decides nothing
-    ("cifar10", "falls slightly"): [({"kd-node100": 0.5, "kd-T": 0.8}, "supported")],
+    ("cifar10", "horizon improves robustness (distilled): the optimiser held"): [
+        ({"kd-node100": 0.9, "kd-T": 0.9, "kd-adam": 0.3}, "supported"),
+        ({"kd-node100": 0.3, "kd-T": 0.3, "kd-adam": 0.9}, "contradicted"),
+    ],
+    ("cifar10", "robustness of NODE(1): the optimiser held"): [
+        ({"kd-T": 0.9, "node1": 0.9, "labels-sgd-scale": 0.3}, "supported"),
+        ({"kd-T": 0.3, "node1": 0.3, "labels-sgd-scale": 0.9}, "contradicted"),
+    ],
+    ("cifar10", "falls slightly"): [
+        ({"kd-node100": 0.5, "node100": 0.5, "kd-adam": 0.9, "node1": 0.5}, "supported"),
+        ({"kd-node100": 0.9, "node100": 0.5, "kd-adam": 0.5, "node1": 0.5}, "contradicted"),
+        ({"kd-node100": 0.5, "node100": 0.3, "kd-adam": 0.8, "node1": 0.6}, "undecided"),
+    ],
     ("cifar10", "larger than the depth"): [({}, "contradicted")],  # 12 evaluations are made up
 }
 CASES = [(dataset, words, *case) for (dataset, words), cases in CLAIMS.items() for case in cases]
@@ -157,6 +245,30 @@ def test_a_claim_is_judged_by_its_rows(dataset, words, shares, verdict, tmp_path
     found = judged(tmp_path, dataset, shares)
     (sentence,) = [sentence for sentence in found if words in sentence]
     assert found[sentence] == verdict
+
+
+def test_horizons_are_compared_on_the_images_that_both_were_attacked_on(grid):
+    """NODE(100) is attacked on 500 made-up images, NODE(1) on a thousand; of these the first 500 count."""
+    cells = {name: grid.named(name)[0].run for name in ("node100", "node1")}
+    images = {name: {row["images"] for row in run.robustness} for name, run in cells.items()}
+    assert images == {"node100": {500}, "node1": {1000}}
+    found = difference_under_attack(grid, "node100", "node1", mean_under_attack)
+    expected = [
+        mean_under_attack()(grid.named("node100")[seed].run)[0] / 500
+        - mean_under_attack(500)(grid.named("node1")[seed].run)[0] / 500
+        for seed in (0, 1)
+    ]
+    assert found.mean == pytest.approx(sum(expected) / 2)
+
+
+def test_an_attack_that_is_not_finished_is_not_compared(grid):
+    broken = replace(grid.named("node1")[0], run=replace(grid.named("node1")[0].run, robustness=[]))
+    half = replace(
+        grid.named("node1")[1], run=replace(grid.named("node1")[1].run, robustness=grid.named("node1")[1].run.robustness[:3])
+    )
+    others = [cell for cell in grid.cells if cell.name != "node1"]
+    found = replace(grid, cells=(*others, broken, half))
+    assert difference_under_attack(found, "node100", "node1", mean_under_attack) is None
 
 
 def test_a_trend_with_the_teachers_depth_is_a_pattern(tmp_path):
@@ -249,7 +361,7 @@ def test_the_page_needs_nothing_but_itself(grid, tmp_path):
 def test_the_heat_map_shows_ours_and_the_papers(grid):
     ours, theirs = heat_map(grid).axes
     texts = [{text.get_text() for text in panel.texts} for panel in (ours, theirs)]
-    assert f"{100 * spread(hits_of(grid, grid.best)).mean:.1f}" in texts[0]
+    assert f"{100 * spread(grid, grid.best).mean:.1f}" in texts[0]
     assert {"88.0", "–"} <= texts[1]  # ResNet-110 at T = 3 is unreadable
     assert len(ours.texts) == len(theirs.texts) == 15
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nodestill.attacks.budget import LinfBudget
 from nodestill.attacks.subject import FAILED
+from nodestill.flags import to_hex
 from nodestill.intervals import wilson_interval
 from nodestill.shapes import Labels
 
@@ -65,6 +66,7 @@ class RobustnessRow:
     mean_evaluations: float | None  # calls of f per adversarial image; None if the subject does not count them
     predicted: tuple[int, ...]  # adversarial images by predicted class; failed images are in none
     survivors: tuple[int, ...]  # images counted in `correct`, by class
+    which: str  # those images, as `nodestill.flags` writes them
     seconds: float
     restarts: int = 1
     loss: str = "cross-entropy, summed"
@@ -141,6 +143,7 @@ def summarise(
         mean_evaluations=_mean_evaluations(outcomes),
         predicted=_per_class(predicted[predicted != FAILED], num_classes),
         survivors=_per_class(labels[correct], num_classes),
+        which=to_hex(correct.tolist()),
         seconds=sum(outcome.seconds for outcome in outcomes),
     )
 

@@ -24,6 +24,7 @@ from nodestill.attacks.subject import predictions
 from nodestill.attacks.tries import NEVER, tried
 from nodestill.data import eval_batches
 from nodestill.errors import InputError
+from nodestill.flags import to_hex
 from nodestill.intervals import wilson_interval
 from nodestill.shapes import Images
 
@@ -196,6 +197,7 @@ def worst_case_curve(
                 mean_evaluations=None,
                 predicted=(),
                 survivors=tuple(torch.bincount(labels[robust].cpu(), minlength=hunt.data.num_classes).tolist()),
+                which=to_hex(robust.tolist()),
                 seconds=sum((row.seconds for row in here), start=0.0),
                 restarts=2,
                 loss="worst of " + ", ".join(attack.value for attack in attacks),

@@ -33,6 +33,9 @@ class Subject(NamedTuple):
     module: nn.Module | None = None  # to look at, never to call
 
 
+GAVE_UP = ("underflow in dt", "max_num_steps exceeded", "non-finite values in state")  # what torchdiffeq asserts of a solve
+
+
 def wrong(subject: Subject, images: Images, labels: Labels) -> Bool[Tensor, " batch"]:
     """Return which images the model gets wrong as deployed; logits that are not finite are wrong."""
     with torch.no_grad():

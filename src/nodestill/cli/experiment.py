@@ -120,7 +120,8 @@ def reproduce(
     scale
         smoke (digits, minutes), cpu, gpu, or paper (to the letter).
     seeds
-        Trainings of each model, with seeds 0, 1, ...; the scale's number if not given.
+        Trainings of every model, with seeds 0, 1, ... If not given, the scale's number for the cells that are compared most
+        closely, and one for the others.
     engine
         local (processes of this machine) or ray (a cluster that shares the store).
     jobs

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nodestill.cli.common import DEFAULTS, Common, watched_workspace
-from nodestill.printing import show_audit, show_robustness, show_solvers, show_splits
+from nodestill.printing import show_audit, show_hunted, show_robustness, show_solvers, show_splits
 from nodestill.terminal import console, show_table
 
 
@@ -49,6 +49,7 @@ def attack(
         asked = experiments.asked_attack(changes, images, batch_size, attacked)
         key = experiments.attack_model(attacked, asked, workspace)
     show_robustness(attacked.folder.rows("robustness.jsonl"), key)
+    show_hunted(attacked.folder.rows("sound.jsonl"), key)
     console.print(f"Rows: {attacked.folder.path / 'robustness.jsonl'}", soft_wrap=True)
 
 
@@ -79,7 +80,7 @@ def audit(
     eps
         Radius of the checks in 1/255. If not given, the one at which about half of the right images survive.
     checks
-        Which checks, as planted,gradient-paths; all if not given.
+        Which checks, as planted,gradient-paths, and no curves; all, and the curves, if not given.
     fail_on
         Exit with code 1 if a verdict is as grave as this: fail, inconclusive or warn.
     dataset

@@ -131,7 +131,8 @@ def _from_file(name: str, workspace: Workspace, dataset: str | None) -> Attacked
     subject = subject_from_file(name, images)
     _require_answers(name, subject, images, data)
     file = Path(name.rpartition(":")[0])
-    folder = workspace.store.folder(f"attacked-{file.stem}-{fingerprint(name)}")
+    place = f"{file.resolve()}:{name.rpartition(':')[2]}"  # one folder, however the path is spelled
+    folder = workspace.store.folder(f"attacked-{file.stem}-{fingerprint(place)}")
     identity = identify(kind, workspace.data_root)
     return Attacked(name, subject, data, identity, folder, {}, weights=_weights_key(subject, file, images))
 

@@ -1,8 +1,10 @@
 """An attack on one model, ours or anybody's, under either protocol."""
 
+import re
 from collections.abc import Sequence
 
 from nodestill.attacks import ALL_ATTACKS, AttackName, Protocol, robustness_sweep
+from nodestill.errors import InputError, RecipeError
 from nodestill.experiments.attacked import Attacked
 from nodestill.experiments.fit import Watch
 from nodestill.experiments.plain import to_plain, with_overrides
@@ -24,12 +26,25 @@ def asked_attack(
         attacked: The model.
 
     Raises:
-        RecipeError: If a value is out of range.
+        InputError: If a value is out of range; names the flag.
     """
-    start = RobustnessRecipe(images=images, batch_size=batch_size)
-    if dict(changes).get("protocol") != Protocol.SOUND.value or "attacks" in dict(changes):
-        return with_overrides(start, changes)
-    return with_overrides(start, [*changes, ("attacks", ",".join(attack.value for attack in fitting_attacks(attacked)))])
+    all_that_fit = ",".join(attack.value for attack in fitting_attacks(attacked))
+    if dict(changes).get("protocol") == Protocol.SOUND.value and "attacks" not in dict(changes):
+        changes = [*changes, ("attacks", all_that_fit)]
+    try:
+        return with_overrides(RobustnessRecipe(images=images, batch_size=batch_size), changes)
+    except RecipeError as error:
+        raise InputError(_FIELD.sub(lambda found: _FLAGS[found[1]], str(error))) from None
+
+
+_FLAGS = {
+    "protocol": "--protocol",
+    "attacks": "--attacks",
+    "eps_255": "--eps",
+    "images": "--images",
+    "batch_size": "--batch-size",
+}
+_FIELD = re.compile(rf"^(?:\w+\.)?({'|'.join(_FLAGS)})(?:\[\d+\])?(?= )")  # a sentence on a field begins with its path
 
 
 def fitting_attacks(attacked: Attacked) -> tuple[AttackName, ...]:

@@ -1,6 +1,6 @@
 """The controls that the paper left out, as cells of the grid.
 
-All but the four arms differ from the paper's best cell, or from the cell that `Cell.compared` names, in one thing.
+All but the arms differ from the paper's best cell, or from the cell that `Cell.compared` names, in one thing.
 """
 
 from dataclasses import replace
@@ -12,6 +12,7 @@ from nodestill.training import Optimizer, Schedule, Training
 PAPERS_RATE = 0.001  # of every student
 _OPTIMIZERS = (Optimizer.SGD, Optimizer.ADAM)
 _HERE = (Part.CONTROLS,)
+_RATES = {"scale": "rate of the tables", "paper": "the paper's rate", "tuned": "tuned rate"}
 
 
 def controls(grid: Grid) -> list[Cell]:
@@ -53,10 +54,16 @@ def _arm(grid: Grid, taught: bool, optimizer: Optimizer, rate: float, which: str
     plan = replace(best.model.training, optimizer=optimizer, lr=rate)
     model = replace(_student(best), training=plan, distillation=_student(best).distillation if taught else None)
     about = f"{'distilled' if taught else 'labels'}, {optimizer.value.upper() if optimizer is Optimizer.SGD else 'Adam'}"
-    rates = {"scale": "rate of the tables", "paper": "the paper's rate", "tuned": "tuned rate"}
-    name = arm_name(taught, optimizer, which)
-    claimed = (Part.CLAIMS,) if name == arm_name(False, Optimizer.SGD, "scale") else ()
-    return Cell(name, f"{about}, {rates[which]}", (*_HERE, *claimed), model, grid.seed, best.teacher if taught else None)
+    return Cell(
+        name=arm_name(taught, optimizer, which),
+        about=f"{about}, {_RATES[which]}",
+        parts=(*_HERE, Part.CLAIMS) if which == "scale" else _HERE,
+        model=model,
+        seed=grid.seed,
+        teacher=best.teacher if taught else None,
+        attack=best.attack if which == "scale" else None,  # what tells an effect of the optimiser on robustness from another
+        repeated=True,
+    )
 
 
 def _candidate(grid: Grid, taught: bool, optimizer: Optimizer, rate: float) -> Cell:
@@ -71,7 +78,9 @@ def _candidate(grid: Grid, taught: bool, optimizer: Optimizer, rate: float) -> C
 def _held_out(cell: Cell, name: str) -> Cell:
     plan = replace(cell.model.training, hold_out=True)
     about = f"{cell.about}, on nine tenths"
-    return replace(cell, name=name, about=about, model=_with(cell.model, plan), parts=(), attack=None, scored=False, paper=None)
+    return replace(
+        cell, name=name, about=about, model=_with(cell.model, plan), parts=(), attack=None, paper=None, repeated=False
+    )
 
 
 def _with(model: TeacherRecipe | StudentRecipe, plan: Training) -> TeacherRecipe | StudentRecipe:
@@ -91,19 +100,20 @@ def _distillation(cell: Cell) -> Distillation:
     return distillation
 
 
-def _changed(base: Cell, name: str, about: str, model: StudentRecipe, **fields: object) -> Cell:
-    """Return a control that differs from a cell in its model, and is not attacked unless the fields say so."""
-    plain = replace(base, name=name, about=about, parts=_HERE, model=model, attack=None, scored=False, paper=None)
-    return replace(plain, compared=base.name, **fields)  # type: ignore[arg-type]
+def _changed(base: Cell, name: str, about: str, model: StudentRecipe) -> Cell:
+    """Return a control that differs from a cell in its model alone; it is neither attacked nor repeated."""
+    named = replace(base, name=name, about=about, parts=_HERE, compared=base.name)
+    return replace(named, model=model, attack=None, scored=False, paper=None, repeated=False)
 
 
 def _parts_of_the_model(grid: Grid) -> list[Cell]:
     best = grid.best()
     student = _student(best)
-    return [
+    changed = [
         _changed(best, "stem-only", "stem alone, distilled", replace(student, t1=0.0)),
         _changed(best, "frozen-f", "f keeps its random weights, distilled", replace(student, frozen=True)),
     ]
+    return [replace(cell, repeated=True) for cell in changed]
 
 
 def _ways_to_teach(grid: Grid) -> list[Cell]:
@@ -115,11 +125,11 @@ def _ways_to_teach(grid: Grid) -> list[Cell]:
     reference = _reference_teacher(best.teacher) if best.teacher else None
     return [
         _changed(plain, "label-smoothing", "labels smoothed by 0.1, no teacher, SGD", smoothed),
-        _changed(best, "self-distillation", "taught by a NODE(1) trained on labels", student, teacher=plain),
+        replace(_changed(best, "self-distillation", "taught by a NODE(1) trained on labels", student), teacher=plain),
         _changed(best, "logit-mse", "squared logit differences in place of the KL", replace(student, distillation=squares)),
         _changed(best, "once", "teacher asked once per image", replace(student, distillation=replace(distillation, once=True))),
         *([reference] if reference else []),
-        _changed(best, "kd-reference", "taught by a teacher of reference quality", student, teacher=reference),
+        replace(_changed(best, "kd-reference", "taught by a teacher of reference quality", student), teacher=reference),
     ]
 
 
@@ -147,10 +157,9 @@ def _twins(grid: Grid) -> list[Cell]:
     """Return residual networks of the student's cost, each way to count it; sizes follow from what the student measured."""
     best = grid.best()
     ways: tuple[Matched, ...] = ("evaluations", "parameters", "macs")
-    return [
-        _changed(best, f"twin-{way}", f"discrete twin, equal in {_WAYS[way]}", _student(best), twin_of=best, matched=way)
-        for way in ways
-    ]
+    student = _student(best)
+    like = {way: _changed(best, f"twin-{way}", f"discrete twin, equal in {_WAYS[way]}", student) for way in ways}
+    return [replace(cell, twin_of=best, matched=way) for way, cell in like.items()]
 
 
 _WAYS: dict[Matched, str] = {
@@ -171,5 +180,5 @@ def _horizons(grid: Grid) -> list[Cell]:
         name = "kd-scaled-f" if base.teacher else "scaled-f"
         about = f"{LONGER:g}·f on [0, 1], {taught}"
         parts = (*_HERE, Part.CLAIMS) if base.teacher else _HERE
-        found.append(_changed(base, name, about, model, attack=base.attack, parts=parts))
+        found.append(replace(_changed(base, name, about, model), attack=base.attack, parts=parts))
     return found

@@ -155,11 +155,15 @@ def _corrections(works: Sequence[Work], known: Known, expected: Mapping[str, flo
     """Return what finished models took on this machine over what was expected of them, by kind; 1 if none is finished."""
     found: dict[type, float] = {}
     for kind in (TeacherRecipe, StudentRecipe):
-        done = [work for work in works if isinstance(work.member.model, kind) and left_of(work, known).nothing]
+        done = [work for work in works if isinstance(work.member.model, kind) and _is_whole(work, known)]
         took = {work.name: _took(known, work.name, device) for work in done}
         names = [name for name, seconds in took.items() if seconds is not None and expected[name] > 0]
         found[kind] = sum(took[name] or 0.0 for name in names) / sum(expected[name] for name in names) if names else 1.0
     return found
+
+
+def _is_whole(work: Work, known: Known) -> bool:
+    return left_of(work, known).nothing and known.store.folder(work.name).is_measured
 
 
 def _took(known: Known, name: str, device: str) -> float | None:

@@ -17,6 +17,7 @@ from nodestill.experiments.scales import Scale, scaled
 DEPTHS = (20, 32, 44, 56, 110)
 TEMPERATURES = (3.0, 10.0, 20.0)
 LONGER = 100.0
+BY_ADAM = "kd-adam-scale"  # the distilled NODE(1) that is trained as students of longer horizons are
 HORIZONS = (1.0, LONGER, 500.0)
 
 
@@ -53,6 +54,7 @@ class Cell:
         twin_of: The Neural ODE whose measured evaluations decide the size of a discrete twin.
         matched: In what the twin equals it.
         compared: Name of the cell that it is compared with in the table of controls.
+        repeated: Whether it is trained by several seeds where no number of them is asked for.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Cell:
     twin_of: "Cell | None" = None
     matched: Matched | None = None
     compared: str | None = None
+    repeated: bool = False
 
     @property
     def role(self) -> Role:
@@ -137,6 +140,7 @@ class Grid:
             self.seed,
             attack=recipe.robustness,
             scored=t1 == 1,
+            repeated=t1 == 1,
             paper=PAPER_UNDISTILLED[self.dataset].get(t1),
         )
 
@@ -152,6 +156,7 @@ class Grid:
             self.teacher(depth),
             attack=recipe.robustness if is_best else None,
             scored=is_best,
+            repeated=temperature == best_cell(self.dataset)[1],
             paper=PAPER_DISTILLED[self.dataset][int(temperature)].get(depth),
         )
 
@@ -171,7 +176,7 @@ class Grid:
             self.seed,
             self.teacher(depth),
             attack=recipe.robustness,
-            compared=self.best().name,
+            compared=BY_ADAM,
         )
 
     def papers_cells(self) -> list[Cell]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nodestill.errors import DataError
-from nodestill.experiments.store import RunFolder, Store
+from nodestill.experiments.store import DIVERGED, RunFolder, Store
 
 NEEDED = ("recipe.json", "environment.json", "training.jsonl", "evaluation.json")
 IF_THERE = ("robustness.jsonl", "solvers.jsonl", "weights.safetensors")
@@ -29,12 +29,27 @@ def take_over(kept: Path, store: Store, folders: Iterable[str]) -> list[str]:
     taken = []
     for name in folders:
         target = store.folder(name)
-        if not target.path.exists() and all((kept / name / file).is_file() for file in NEEDED):
-            _copy(kept / name, target.path)
-            marked = "DONE" if (target.path / "weights.safetensors").exists() else "ROWS"
-            target.mark(marked)
+        if not target.path.exists() and _is_kept(kept / name):
+            _take(kept / name, target)
             taken.append(name)
     return taken
+
+
+def _take(source: Path, target: RunFolder) -> None:
+    """Copy beside where it belongs, and put it there when it is whole: a kill leaves nothing that looks begun."""
+    fresh = RunFolder(target.path.with_name(f".{target.path.name}.tmp"))
+    shutil.rmtree(fresh.path, ignore_errors=True)
+    _copy(source, fresh.path)
+    if not fresh.has_diverged:
+        fresh.mark("DONE" if (fresh.path / "weights.safetensors").exists() else "ROWS")
+    try:
+        fresh.path.rename(target.path)
+    except OSError as error:
+        raise DataError(f"Cannot put {fresh.path} at {target.path}: {error.strerror}. Remove what is there.") from None
+
+
+def _is_kept(source: Path) -> bool:
+    return RunFolder(source).has_diverged or all((source / file).is_file() for file in NEEDED)
 
 
 def keep(source: RunFolder, target: Path, *, weights: bool) -> None:
@@ -49,8 +64,8 @@ def keep(source: RunFolder, target: Path, *, weights: bool) -> None:
 def _copy(source: Path, target: Path, left_out: tuple[str, ...] = ()) -> None:
     try:
         target.mkdir(parents=True, exist_ok=True)
-        for file in (*NEEDED, *IF_THERE):
-            if file not in left_out and (file in NEEDED or (source / file).exists()):
+        for file in (DIVERGED,) if RunFolder(source).has_diverged else (*NEEDED, *IF_THERE):
+            if file not in left_out and (file not in IF_THERE or (source / file).exists()):
                 shutil.copyfile(source / file, target / file)
     except OSError as error:
         raise DataError(

@@ -9,7 +9,7 @@ from nodestill.experiments.paper import PAPER_UNDER_PGD
 from nodestill.experiments.recipe import StudentRecipe, TeacherRecipe
 from nodestill.experiments.scales import Scale
 from nodestill.experiments.stages import attack_key
-from nodestill.experiments.store import RunFolder
+from nodestill.experiments.store import DIVERGED, RunFolder
 from nodestill.experiments.work import Known, with_needs
 
 
@@ -40,16 +40,17 @@ def list_grid(
         "seeds": sorted({cell.seed for cell in cells}),
         "changes": [list(change) for change in changed],
         "table3": {str(eps): percent for eps, percent in PAPER_UNDER_PGD.get(dataset, {}).items()},
-        "cells": [_entry(cell, known, failed) for cell in with_needs(cells)],
+        "cells": [_entry(cell, known, failed, scale) for cell in with_needs(cells)],
         "schema": 1,
     }
     if not (folder.path / "grid.json").exists() or folder.read("grid.json") != listing:
         folder.write("grid.json", listing)
 
 
-def _entry(cell: Cell, known: Known, failed: Mapping[str, str]) -> dict[str, Any]:
+def _entry(cell: Cell, known: Known, failed: Mapping[str, str], scale: Scale) -> dict[str, Any]:
     member = known.member(cell)
     name = None if member is None else member.folder
+    why = None if name is None else failed.get(name) or _why_diverged(known.store.folder(name))
     return {
         "name": cell.name,
         "about": cell.about,
@@ -60,9 +61,14 @@ def _entry(cell: Cell, known: Known, failed: Mapping[str, str]) -> dict[str, Any
         "attack": None if cell.attack is None else attack_key(cell.attack, known.identity),
         "paper": cell.paper,
         "compared": cell.compared,
-        "failed": failed.get(name or ""),
+        "failed": why,
+        "scored_images": scale.scored_images if cell.scored else 0,
         **_coordinates(cell),
     }
+
+
+def _why_diverged(folder: RunFolder) -> str | None:
+    return folder.read(DIVERGED, "why")["why"] if folder.has_diverged else None
 
 
 def _coordinates(cell: Cell) -> dict[str, Any]:

@@ -43,13 +43,15 @@ class RayHands:
         from ray.util.queue import Queue
 
         self._reports: Any = Queue(actor_options={"num_cpus": 0})
-        gpus = 1 if workspace.accelerator == "cuda" else 0
+        gpus = 1 if _wants_gpu(workspace.accelerator, self._ray) else 0
         self._do = self._ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=_RETRIES)(_do)
         shared = Store(workspace.store.root.resolve())
         data_root = None if workspace.data_root is None else workspace.data_root.resolve()
         workspace = replace(workspace, store=shared, data_root=data_root, watch=silent)
         self._told = (workspace, replace(known, store=shared), threads)
-        self._jobs = max(1, min(jobs, int(self._ray.cluster_resources().get("CPU", 1) // threads)))
+        there = self._ray.cluster_resources()
+        most = min(there.get("CPU", 1) // threads, there.get("GPU", 0) if gpus else jobs)
+        self._jobs = max(1, min(jobs, int(most)))
         self._running: dict[Any, str] = {}
 
     def free(self) -> int:
@@ -74,7 +76,9 @@ class RayHands:
             return self._ray.get(ended)
         except self._ray.exceptions.RayError as error:
             why = " ".join(str(error).split())
-            return News(name, Happened.FAILED, note=f"its worker was lost {_RETRIES + 1} times: {why}")
+            lost = isinstance(error, (self._ray.exceptions.WorkerCrashedError, self._ray.exceptions.NodeDiedError))
+            said = f"its worker was lost {_RETRIES + 1} times" if lost else "Ray could not carry it out"
+            return News(name, Happened.FAILED, note=f"{said}: {type(error).__name__}: {why}")
 
     def close(self) -> None:
         """Stop what runs; what is finished is on disk."""
@@ -92,6 +96,11 @@ def _ray() -> Any:
     except ImportError:
         raise InputError("--engine ray needs Ray, which is not installed. Install nodestill[sweep], or use local.") from None
     return ray
+
+
+def _wants_gpu(accelerator: str, ray: Any) -> bool:
+    """Return whether works compute on GPUs; left to us, they do where the cluster has any."""
+    return accelerator == "cuda" or (accelerator == "auto" and ray.cluster_resources().get("GPU", 0) >= 1)
 
 
 def _connect(ray: Any, cores: int) -> None:

@@ -14,7 +14,8 @@ from nodestill.experiments.kept import take_over
 from nodestill.experiments.listing import grid_name, list_grid, of_part
 from nodestill.experiments.plain import from_plain
 from nodestill.experiments.recipe import Role
-from nodestill.experiments.scales import Scale, ScaleName, changes, scale_named
+from nodestill.experiments.scale_changes import changes
+from nodestill.experiments.scales import Scale, ScaleName, scale_named
 from nodestill.experiments.schedule import Hands, News, Standing, standing, work_through
 from nodestill.experiments.store import RunFolder, Store
 from nodestill.experiments.work import Known, Work, works
@@ -29,7 +30,8 @@ class Asked:
         part: Which table or figure.
         dataset: Whose: cifar10 or svhn. The scale smoke puts digits in place of its images.
         scale: How large.
-        seeds: Trainings of each cell, >= 1; their seeds are 0, 1, ...
+        seeds: Trainings of each cell, >= 1; their seeds are 0, 1, ... None for those of the scale, of the cells that are to be
+            repeated, and one of the others.
 
     Raises:
         RecipeError: If the paper has no such part.
@@ -39,11 +41,11 @@ class Asked:
     part: Part
     dataset: Dataset
     scale: Scale
-    seeds: int
+    seeds: int | None
 
     def __post_init__(self) -> None:
         require_part(self.part, self.dataset)
-        if self.seeds < 1:
+        if self.seeds is not None and self.seeds < 1:
             raise InputError(f"--seeds must be at least 1, got {self.seeds}. Leave it out for {self.scale.seeds}.")
 
     @property
@@ -52,14 +54,28 @@ class Asked:
         return (self.scale.shrunk.dataset if self.scale.shrunk else None) or self.dataset
 
     @property
+    def about_seeds(self) -> str:
+        """How often models are trained, in words."""
+        if self.seeds is not None:
+            return str(self.seeds)
+        return (
+            f"{self.scale.seeds} of the cells that are compared most closely, 1 of the others" if self.scale.seeds > 1 else "1"
+        )
+
+    @property
     def name(self) -> str:
         """The folder of the grid."""
         return grid_name(self.dataset, self.scale)
 
     def all_cells(self) -> list[Cell]:
-        """Return every cell of every part, of all seeds."""
-        grids = [Grid(self.dataset, self.scale, seed) for seed in range(self.seeds)]
-        return [cell for grid in grids for cell in (*grid.papers_cells(), *controls(grid))]
+        """Return every cell of every part, of all its seeds."""
+        cells = [cell for seed in range(self.seeds or self.scale.seeds) for cell in self.cells_of(seed)]
+        return [cell for cell in cells if cell.seed == 0 or cell.repeated or self.seeds is not None]
+
+    def cells_of(self, seed: int) -> list[Cell]:
+        """Return every cell of every part, of one seed."""
+        grid = Grid(self.dataset, self.scale, seed)
+        return [*grid.papers_cells(), *controls(grid)]
 
     def cells(self) -> list[Cell]:
         """Return the cells of the part that is asked for."""
@@ -79,7 +95,7 @@ def asked_reproduction(part: str, dataset: str, scale: str, seeds: int | None) -
     """
     chosen = scale_named(from_plain(ScaleName, scale, "--scale"))
     asked = from_plain(Part, part, "What to reproduce")
-    return Asked(asked, from_plain(Dataset, dataset, "--dataset"), chosen, chosen.seeds if seeds is None else seeds)
+    return Asked(asked, from_plain(Dataset, dataset, "--dataset"), chosen, seeds)
 
 
 def known_of(asked: Asked, store: Store, data_root: Path | None) -> Known:
@@ -124,10 +140,24 @@ def reproduce(
 
 
 def write_listing(asked: Asked, known: Known, failed: dict[str, str]) -> RunFolder:
-    """Write `grid.json` of a grid from what its store holds now, and return its folder."""
-    folder = known.store.folder(asked.name)
-    list_grid(folder, asked.dataset, asked.scale, asked.all_cells(), known, asked.changes(), failed)
+    """Write `grid.json` of a grid from what its store holds now, and return its folder.
+
+    What an earlier command made of seeds that this one does not ask for stays listed.
+    """
+    folder, cells = known.store.folder(asked.name), asked.all_cells()
+    pairs = [(cell, known.member(cell)) for cell in _listed_before(asked, folder)]
+    more = [cell for cell, member in pairs if member and known.store.folder(member.folder).is_measured]
+    list_grid(folder, asked.dataset, asked.scale, [*cells, *more], known, asked.changes(), failed)
     return folder
+
+
+def _listed_before(asked: Asked, folder: RunFolder) -> list[Cell]:
+    """Return the cells of the seeds in an earlier listing that are not asked for now."""
+    if not (folder.path / "grid.json").exists():
+        return []
+    now = {(cell.name, cell.seed) for cell in asked.all_cells()}
+    seeds = {cell["seed"] for cell in folder.read("grid.json", "cells")["cells"]}
+    return [cell for seed in sorted(seeds) for cell in asked.cells_of(seed) if (cell.name, cell.seed) not in now]
 
 
 @dataclass(frozen=True)

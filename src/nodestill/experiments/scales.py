@@ -1,24 +1,21 @@
 """How large the paper's grid is made: to the letter, for one GPU, for a CPU, or for a test.
 
-A scale is what it changes in the paper's settings. `scaled` applies it to one of the paper's recipes, and `changes` compares
-the two field by field, so that nothing is made smaller without being printed beside the paper's value.
+A scale is what it changes in the paper's settings. `scaled` applies it to one of the paper's recipes; `scale_changes` says what
+became of each field.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
 
 from nodestill.data import Augment, Dataset
 from nodestill.experiments.paper import paper
-from nodestill.experiments.plain import to_plain
 from nodestill.experiments.recipe import Recipe, RobustnessRecipe, StudentRecipe
 from nodestill.models import Stem
 from nodestill.ode import GradientMode, Method, Solver
 from nodestill.precision import Precision
 from nodestill.training import Optimizer, Training
 
-LONG = 100.0  # horizons from here on have epochs and attacked images of their own
+LONG = 100.0  # from this horizon on fewer images are attacked, and gradients recompute the steps
 
 
 class ScaleName(Enum):
@@ -36,14 +33,13 @@ class Shrunk:
 
     Args:
         teacher_epochs: Of every teacher.
-        epochs: Of a student with t1 below 100.
-        long_epochs: Of the others.
+        epochs: Of every student, so that horizons differ in nothing else.
         channels: Of the state.
         sgd_rate: Of students trained by SGD.
         adam_rate: Of students trained by Adam.
         solver: Of every student.
         images: Test images attacked at t1 below 100, from the first; None for all.
-        long_images: At the others.
+        long_images: At the others, from the first too: horizons are compared on these.
         eps_255: Radii.
         teacher_width: Channels of a teacher's first stage; its depth stays.
         layers: Convolutions in f.
@@ -55,7 +51,6 @@ class Shrunk:
 
     teacher_epochs: int
     epochs: int
-    long_epochs: int
     channels: int
     sgd_rate: float
     adam_rate: float
@@ -78,7 +73,7 @@ class Scale:
     Args:
         name: What it is called.
         about: What it costs.
-        seeds: Trainings of each cell, if no other number is asked for.
+        seeds: Trainings of the cells that are repeated, if no other number is asked for; of the others one.
         sgd_rates: Rates tried where the rate of SGD is tuned; as many as `adam_rates`.
         adam_rates: Likewise for Adam.
         scored_images: Test images scored under other solvers, from the first.
@@ -101,7 +96,6 @@ _SOME_RADII = (0, 1, 2, 4, 8, 12, 16, 20)
 _SMOKE = Shrunk(
     teacher_epochs=2,
     epochs=2,
-    long_epochs=1,
     channels=4,
     sgd_rate=0.02,
     adam_rate=0.005,
@@ -119,7 +113,6 @@ _SMOKE = Shrunk(
 _CPU = Shrunk(
     teacher_epochs=4,
     epochs=3,
-    long_epochs=2,
     channels=16,
     sgd_rate=0.02,
     adam_rate=0.005,
@@ -134,7 +127,6 @@ _CPU = Shrunk(
 _GPU = Shrunk(
     teacher_epochs=30,
     epochs=10,
-    long_epochs=4,
     channels=512,
     sgd_rate=0.01,
     adam_rate=0.001,
@@ -186,26 +178,25 @@ def scaled(scale: Scale, dataset: Dataset, depth: int, temperature: float, t1: f
         width=small.teacher_width,
         training=_shrunk_training(recipe.teacher.training, small, small.teacher_epochs),
     )
-    epochs = small.long_epochs if long else small.epochs
     robustness = RobustnessRecipe(eps_255=small.eps_255, images=small.long_images if long else small.images)
     return replace(
         recipe,
         dataset=small.dataset or dataset,
         teacher=teacher,
-        student=_shrunk_student(recipe.student, small, epochs),
-        undistilled=_shrunk_training(_at_rate(recipe.undistilled, small), small, epochs),
+        student=_shrunk_student(recipe.student, small),
+        undistilled=_shrunk_training(_at_rate(recipe.undistilled, small), small, small.epochs),
         robustness=robustness,
     )
 
 
-def _shrunk_student(student: StudentRecipe, small: Shrunk, epochs: int) -> StudentRecipe:
+def _shrunk_student(student: StudentRecipe, small: Shrunk) -> StudentRecipe:
     return replace(
         student,
         stem=small.stem,
         channels=small.channels,
         layers=small.layers,
         solver=small.solver if student.t1 < LONG else replace(small.solver, gradient=GradientMode.RECOMPUTE),  # memory
-        training=_shrunk_training(_at_rate(student.training, small), small, epochs),
+        training=_shrunk_training(_at_rate(student.training, small), small, small.epochs),
     )
 
 
@@ -215,37 +206,3 @@ def _at_rate(plan: Training, small: Shrunk) -> Training:
 
 def _shrunk_training(plan: Training, small: Shrunk, epochs: int) -> Training:
     return replace(plan, epochs=epochs, precision=small.precision, augment=small.views or plan.augment)
-
-
-def changes(scale: Scale, dataset: Dataset, depth: int, temperature: float) -> list[tuple[str, str, str]]:
-    """Return every field in which a scale differs from the paper: what it is, its value here, the paper's value.
-
-    Horizons of 1 and of 100 are compared, since a scale may shrink them differently.
-    """
-    found: dict[str, tuple[str, str]] = {}
-    for t1 in (1.0, LONG):
-        ours, theirs = (_flat(to_plain(_of(which, dataset, depth, temperature, t1))) for which in (scale, _SCALES[-1]))
-        differing = {path: (ours.get(path), theirs.get(path)) for path in {**ours, **theirs}}
-        where = "" if t1 < LONG else f", t1 = {LONG:g} and more"
-        for path, (here, there) in differing.items():
-            if here != there and found.get(path) != (_text(here), _text(there)):
-                found[path + where] = (_text(here), _text(there))
-    return [(path, *values) for path, values in found.items()]
-
-
-def _of(scale: Scale, dataset: Dataset, depth: int, temperature: float, t1: float) -> dict[str, Any]:
-    recipe = scaled(scale, dataset, depth, temperature, t1)
-    parts = to_plain(recipe)
-    return {name: parts[name] for name in ("dataset", "teacher", "student", "undistilled", "robustness")}
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {path: value}
-    return {key: found for name in value for key, found in _flat(value[name], f"{path}.{name}" if path else name).items()}
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "none"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -135,9 +135,10 @@ def _of_other_order(own: Solver) -> Solver:
     return replace(own, method=_FIXED_ORDERS.get(own.method, Method.RK4))
 
 
-def scored_already(folder: RunFolder) -> bool:
-    """Return whether a folder has these rows under every solver."""
-    return any(row["name"] == "other order" for row in folder.rows("solvers.jsonl", "name"))
+def scored_already(folder: RunFolder, images: int) -> bool:
+    """Return whether a folder has these rows under every solver, of so many images."""
+    found = folder.rows("solvers.jsonl", "name", "images")
+    return any((row["name"], row["images"]) == ("other order", images) for row in found)
 
 
 def _score(variant: _Variant, data: ImageSet, on_batch: Callable[[int], None]) -> _Found:

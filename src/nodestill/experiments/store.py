@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from nodestill.errors import DataError
 from nodestill.experiments.plain import to_plain
 
+DIVERGED = "diverged.json"  # why a training failed by its rate
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -35,6 +37,11 @@ class RunFolder:
     def is_measured(self) -> bool:
         """Whether its rows are there, with the model or without: ROWS marks rows that came without weights."""
         return self.is_done or (self.path / "ROWS").is_file()
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether it is of a training that was to choose a rate, and failed by its rate: nothing else will come."""
+        return (self.path / DIVERGED).is_file()
 
     def forget_rows(self) -> None:
         """Remove rows that came without weights: what is measured anew is of another training.

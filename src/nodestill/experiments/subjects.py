@@ -22,6 +22,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from nodestill.attacks import LogitsFn, Subject
+from nodestill.attacks.subject import GAVE_UP
 from nodestill.errors import DataError, InputError, NodestillError
 from nodestill.experiments.redirect import Change, RedirectedSolve, by_adjoint, exactly, in_few_steps, redirected, tightened
 from nodestill.models import NeuralODEClassifier
@@ -29,7 +30,6 @@ from nodestill.ode import GradientMode, Precision, Solution, StepControl, StepRe
 from nodestill.shapes import Images, Logits
 
 _FEW = 8
-_GAVE_UP = ("underflow in dt", "max_num_steps exceeded", "non-finite values in state")  # torchdiffeq's assertions
 
 
 def subject_of_model(model: nn.Module) -> Subject:
@@ -179,7 +179,7 @@ def _deployed(model: nn.Module) -> LogitsFn:
         try:
             return model(images)
         except AssertionError as error:
-            if not str(error).startswith(_GAVE_UP):
+            if not str(error).startswith(GAVE_UP):
                 raise
         return torch.nan * _under(lambda solver: in_few_steps(solver, 1), model)(images)  # the right shape, and a gradient
 

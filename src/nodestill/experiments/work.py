@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from nodestill.data import DataIdentity, Dataset, ImageSet, Split, load_image_set
+from nodestill.errors import SolveError, TrainingError
 from nodestill.experiments.fit import Job, train_member
 from nodestill.experiments.grid import Cell, Matched
 from nodestill.experiments.members import Member
 from nodestill.experiments.recipe import RobustnessRecipe, StudentRecipe
 from nodestill.experiments.solvers import score_solvers, scored_already
 from nodestill.experiments.stages import attack_run, missing_rows
-from nodestill.experiments.store import Store
+from nodestill.experiments.store import DIVERGED, Store
 from nodestill.experiments.workspace import Workspace
 from nodestill.training import Training
 
@@ -92,11 +93,16 @@ class Known:
         return cell.model
 
     def _best_rate(self, candidates: Sequence[Cell]) -> float | None:
-        """Return the rate with the highest validation accuracy, the lowest of several, once all are measured."""
-        measured = [(cell.model.training.lr, self._measured(cell)) for cell in candidates]
+        """Return the rate with the highest validation accuracy, the lowest of several, once all are measured or diverged."""
+        left = [cell for cell in candidates if not self._diverged(cell)]
+        measured = [(cell.model.training.lr, self._measured(cell)) for cell in left]
         if any(found is None for _, found in measured):
             return None
         return max(measured, key=lambda pair: (pair[1]["clean"]["accuracy"], -pair[0]))[0] if measured else None
+
+    def _diverged(self, cell: Cell) -> bool:
+        member = self.member(cell)
+        return member is not None and self.store.folder(member.folder).has_diverged
 
     def _measured(self, cell: Cell) -> dict[str, Any] | None:
         member = self.member(cell)
@@ -176,11 +182,11 @@ class Left:
 
 
 def left_of(work: Work, known: Known) -> Left:
-    """Return what a work lacks, told by its folder alone."""
+    """Return what a work lacks, told by its folder alone; a rate that was tried and diverged lacks nothing."""
     folder = known.store.folder(work.name)
     attacks = any(missing_rows(folder, asked, known.identity) for asked in work.attacks)
-    scoring = work.scored_images != 0 and not scored_already(folder)
-    return Left(not folder.is_measured, attacks, scoring)
+    scoring = work.scored_images != 0 and not scored_already(folder, work.scored_images)
+    return Left(not (folder.is_measured or folder.has_diverged), attacks, scoring)
 
 
 def unfinished(found: Sequence[Work], known: Known) -> dict[str, Work]:
@@ -209,9 +215,14 @@ def carry_out(work: Work, workspace: Workspace, known: Known, images: Images) ->
     if not folder.is_done:
         folder.forget_rows()
         job = Job(work.member, work.teacher, workspace.store, train_set, test_set, work.monitor_images, workspace.watch)
-        train_member(job, workspace.accelerator, workspace.devices)
+        try:
+            train_member(job, workspace.accelerator, workspace.devices)
+        except (TrainingError, SolveError) as error:
+            if work.member.training.hold_out and isinstance(work.member.model, StudentRecipe):
+                folder.write(DIVERGED, {"why": str(error), "schema": 1})
+            raise
     for asked in work.attacks:
         attack_run(folder, asked, workspace, known.identity, lambda: images[Split.TEST])
-    if work.scored_images != 0 and not scored_already(folder):
+    if work.scored_images != 0 and not scored_already(folder, work.scored_images):
         data = images[Split.TEST]
         score_solvers(folder, data.first(work.scored_images), workspace)

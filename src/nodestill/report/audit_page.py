@@ -70,7 +70,7 @@ def audit_markdown(audit: AuditRecords) -> str:
         "## Survivors by class",
         survivors_table(audit).to_markdown(),
         "## What each attack added",
-        hunted_table(audit).to_markdown(),
+        hunted_table(audit.hunted).to_markdown(),
     ]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
@@ -135,8 +135,9 @@ def survivors_table(audit: AuditRecords) -> Table:
     return Table(("Radius", *audit.summary["class_names"]), rows)
 
 
-def hunted_table(audit: AuditRecords) -> Table:
-    """Return what each attack of the protocol sound added."""
+def hunted_table(hunted: Sequence[Mapping[str, Any]]) -> Table:
+    """Return what each attack of the protocol sound added, attack by attack."""
+    order = list(dict.fromkeys(row["attack"] for row in hunted))
     rows = tuple(
         (
             attack_name(row["attack"]),
@@ -148,7 +149,7 @@ def hunted_table(audit: AuditRecords) -> Table:
             f"{row['gradient_calls']:.1f}",
             duration(row["seconds"]),
         )
-        for row in audit.hunted
+        for row in sorted(hunted, key=lambda row: (order.index(row["attack"]), row["eps_255"]))
     )
     notes = (
         "Unconfirmed: fooled along the path of the gradient, but not the model as deployed; not counted. "
@@ -166,7 +167,10 @@ def _setting(audit: AuditRecords) -> str:
     summary = audit.summary
     kin = f" Relatives: {', '.join(summary['kin'])}." if summary["kin"] else " No relatives to transfer from."
     tier = summary["asked"]["tier"]
-    failed = f" A curve could not be made: {summary['failed']}" if summary["failed"] else ""
+    missing = (
+        "" if audit.paper or audit.worst else " No curves: only some checks were asked for; without --checks they are made."
+    )
+    failed = f" A curve could not be made: {summary['failed']}" if summary["failed"] else missing
     return (
         f"Data: {summary['data']}, the first {count(summary['images'])} test images. Tier {tier['name']}; checks at radius "
         f"{radius(summary['eps_255'])}; {tier['steps']} steps of the native attack; seed {summary['asked']['seed']}."
@@ -206,7 +210,7 @@ def _content(audit: AuditRecords) -> dict[str, Any]:
         "curves": curves_table(audit),
         "figure": svg(curves_figure(audit), "curves", "Robust accuracy against radius under both protocols"),
         "survivors": survivors_table(audit),
-        "hunted": hunted_table(audit),
+        "hunted": hunted_table(audit.hunted),
         "pictures": [_picture(path, summary["class_names"]) for path in audit.pictures[:_PICTURES]],
         "environment": json.dumps(summary["environment"], indent=1, ensure_ascii=False),
         "asked": json.dumps(summary["asked"], indent=1, ensure_ascii=False),

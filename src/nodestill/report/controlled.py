@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 
-from nodestill.experiments.records import GridRecords, RunRecords
+from nodestill.experiments.grid_records import GridRecords
+from nodestill.experiments.records import RunRecords
 from nodestill.report.formats import NOTHING, duration, magnitude
+from nodestill.report.select import mean_evaluations
 from nodestill.report.spread import (
     Spread,
     combined,
     difference,
-    hits_of,
     mean_of,
     percent_of,
     points_of,
@@ -27,10 +28,9 @@ def controls_table(grid: GridRecords) -> Table:
 
 
 def _control_row(grid: GridRecords, name: str) -> tuple[str, ...]:
-    cell, hits, cells = grid.first(name), hits_of(grid, name), grid.named(name)
-    found = spread(hits)
-    against = None if cell.compared is None else difference(hits, hits_of(grid, cell.compared))
-    calls = mean_of(cells, lambda run: (run.evaluation.get("evaluations") or {}).get("mean"))
+    cell, cells, found = grid.first(name), grid.named(name), spread(grid, name)
+    against = None if cell.compared is None else difference(grid, name, cell.compared)
+    calls = mean_of(cells, mean_evaluations)
     return (
         cell.about,
         _rate(grid, name),
@@ -69,14 +69,13 @@ def factors(grid: GridRecords, rate: str) -> dict[str, Spread | None]:
 
 def structure(grid: GridRecords) -> dict[str, Spread | None]:
     """Return what of the best cell's accuracy its stem has above guessing, and what its equation adds."""
-    stem, best = hits_of(grid, "stem-only"), hits_of(grid, grid.best)
-    of = spread(stem)
+    of = spread(grid, "stem-only")
     chance = _chance(grid)
     above = None if of is None else Spread(of.mean - chance, of.low - chance, of.high - chance, of.deviation, of.seeds)
     return {
         "stem, above guessing": above,
-        "ODE, above the stem alone": difference(best, stem),
-        "learning f, above a random f": difference(best, hits_of(grid, "frozen-f")),
+        "ODE, above the stem alone": difference(grid, grid.best, "stem-only"),
+        "learning f, above a random f": difference(grid, grid.best, "frozen-f"),
     }
 
 
@@ -124,7 +123,7 @@ def horizons_table(grid: GridRecords) -> Table:
         seconds = mean_of(cells, seconds_per_epoch)
         calls = (NOTHING if value is None else f"{value:.1f}" for value in (first, last))
         t1 = grid.first(name).t1 or 0.0
-        rows.append((grid.first(name).about, f"{t1:g}", percent_of(spread(hits_of(grid, name))), *calls, duration(seconds)))
+        rows.append((grid.first(name).about, f"{t1:g}", percent_of(spread(grid, name)), *calls, duration(seconds)))
     headers = ("Model", "t1", "Clean, %", "NFE, first epoch", "NFE, last epoch", "Time per epoch")
     return Table(headers, tuple(rows))
 

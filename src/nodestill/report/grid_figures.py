@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from nodestill.experiments.records import GridRecords
+from nodestill.experiments.grid_records import GridRecords
 from nodestill.report.canvas import COLORS, INK, MUTED, PANEL, finish, name, panels, whole_numbers
 from nodestill.report.controlled import horizon_names, seconds_per_epoch
 from nodestill.report.formats import attack_name
-from nodestill.report.spread import attacked, hits_of, mean_of, spread
+from nodestill.report.select import mean_evaluations
+from nodestill.report.spread import attacked, mean_of, spread
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -21,7 +22,7 @@ def heat_map(grid: GridRecords) -> "matplotlib.figure.Figure":
     cells = [grid.first(cell) for cell in grid.names("table2")]
     depths = sorted({cell.depth for cell in cells if cell.depth is not None})
     hot = sorted({cell.temperature for cell in cells if cell.temperature is not None})
-    ours = {(cell.depth, cell.temperature): spread(hits_of(grid, cell.name)) for cell in cells}
+    ours = {(cell.depth, cell.temperature): spread(grid, cell.name) for cell in cells}
     here = {place: 100 * found.mean for place, found in ours.items() if found is not None}
     theirs = {(cell.depth, cell.temperature): cell.paper for cell in cells if cell.paper is not None}
     for panel, values, title in ((axes[0], here, "Here"), (axes[1], theirs, "The paper")):
@@ -62,7 +63,7 @@ def _curve(panel: "matplotlib.axes.Axes", grid: GridRecords, cell: str, attack: 
     radii = sorted(
         {row["eps_255"] for one in grid.named(cell).values() for row in one.run.robustness if row["attack"] == attack}
     )
-    found = [(eps, spread(hits_of(grid, cell, attacked(attack, eps)))) for eps in radii]
+    found = [(eps, spread(grid, cell, attacked(attack, eps))) for eps in radii]
     points = [(eps, 100 * at.mean, 100 * max(0.0, at.low), 100 * min(1.0, at.high)) for eps, at in found if at is not None]
     if points:
         eps, mean, low, high = zip(*points)
@@ -78,7 +79,7 @@ def horizon_figure(grid: GridRecords) -> "matplotlib.figure.Figure":
     for taught, color in ((False, COLORS["undistilled"]), (True, COLORS["distilled"])):
         names = [cell for cell in horizon_names(grid) if cell.startswith("kd") == taught]
         label = "distilled" if taught else "labels"
-        for panel, read in ((axes[0], seconds_per_epoch), (axes[1], _evaluations)):
+        for panel, read in ((axes[0], seconds_per_epoch), (axes[1], mean_evaluations)):
             points = [(grid.first(cell).t1, mean_of(grid.named(cell), read)) for cell in names]
             known = sorted((t1, value) for t1, value in points if t1 and value)
             if known:
@@ -89,8 +90,3 @@ def horizon_figure(grid: GridRecords) -> "matplotlib.figure.Figure":
         name(panel, title, "horizon t1", beside)
     finish(axes, bool(axes[0].lines))
     return figure
-
-
-def _evaluations(run: Any) -> float | None:
-    measured = run.evaluation.get("evaluations")
-    return measured["mean"] if measured else None

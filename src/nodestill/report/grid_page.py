@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from nodestill.experiments.records import GridRecords
+from nodestill.experiments.grid_records import GridRecords
 from nodestill.report.behind import environment_table
 from nodestill.report.canvas import svg
 from nodestill.report.grid_figures import attack_figure, heat_map, horizon_figure

@@ -3,17 +3,16 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from nodestill.experiments.records import GridRecords, RunRecords
+from nodestill.experiments.grid_records import GridRecords
 from nodestill.report.claims import claims_table
 from nodestill.report.controlled import controls_table, factors_table, horizons_table, solvers_table
 from nodestill.report.formats import NOTHING, attack_name, count, duration, magnitude
 from nodestill.report.said import say
-from nodestill.report.select import training_seconds
+from nodestill.report.select import mean_evaluations, training_seconds
 from nodestill.report.spread import (
     Spread,
     attacked,
     clean,
-    hits_of,
     interval_of,
     mean_of,
     percent_of,
@@ -45,7 +44,7 @@ def table1(grid: GridRecords) -> Table:
 
 
 def _row(grid: GridRecords, name: str) -> tuple[str, ...]:
-    cell, found = grid.first(name), spread(hits_of(grid, name))
+    cell, found = grid.first(name), spread(grid, name)
     return (
         cell.about,
         percent_of(found) if found else _why(grid, name),
@@ -77,18 +76,13 @@ def beside(found: Spread | None, percent: float | None) -> str:
 def costs(grid: GridRecords, name: str) -> tuple[str, ...]:
     """Return parameters, evaluations, multiply-accumulates and time of training, means over seeds."""
     cells = grid.named(name)
-    calls = mean_of(cells, _evaluations)
+    calls = mean_of(cells, mean_evaluations)
     return (
         magnitude(mean_of(cells, lambda run: run.evaluation["cost"]["parameters"])),
         NOTHING if calls is None else f"{calls:.1f}",
         magnitude(mean_of(cells, lambda run: run.evaluation["cost"]["macs"])),
         duration(mean_of(cells, training_seconds)),
     )
-
-
-def _evaluations(run: RunRecords) -> float | None:
-    measured = run.evaluation.get("evaluations")
-    return measured["mean"] if measured else None
 
 
 def table2(grid: GridRecords) -> Table:
@@ -102,10 +96,10 @@ def table2(grid: GridRecords) -> Table:
         headers += [f"T = {temperature:g}", "Paper", "Here − paper"]
     rows = []
     for depth in depths:
-        row = [f"ResNet-{depth}", percent_of(spread(hits_of(grid, f"resnet{depth}")))]
+        row = [f"ResNet-{depth}", percent_of(spread(grid, f"resnet{depth}"))]
         for temperature in temperatures:
             name = by_place[depth, temperature]
-            found, theirs = spread(hits_of(grid, name)), grid.first(name).paper
+            found, theirs = spread(grid, name), grid.first(name).paper
             row += [percent_of(found) if found else _why(grid, name), papers(theirs), beside(found, theirs)]
         rows.append(tuple(row))
     return Table(tuple(headers), tuple(rows), notes(grid))
@@ -119,7 +113,7 @@ def table3(grid: GridRecords) -> Table:
     theirs: Mapping[int, float] = {0: grid.first(name).paper or 0.0, **grid.table3}
     rows = []
     for eps, percent in theirs.items():
-        found = spread(hits_of(grid, name, clean if eps == 0 else attacked("pgd", eps)))
+        found = spread(grid, name, clean if eps == 0 else attacked("pgd", eps))
         what = "clean, all images" if eps == 0 else f"PGD {eps}/255"
         cells = (percent_of(found), interval_of(found), papers(percent), beside(found, percent))
         rows.append((what, *cells))
@@ -137,9 +131,9 @@ def figure1_table(grid: GridRecords) -> Table:
     headers = ("Model", "Clean", *[f"{attack_name(attack)} {eps}" for attack, eps in places], "Failed solves")
     rows = []
     for name in names:
-        cells = [percent_of(spread(hits_of(grid, name, attacked(attack, eps)))) for attack, eps in places]
+        cells = [percent_of(spread(grid, name, attacked(attack, eps))) for attack, eps in places]
         failed = sum(row["failed_images"] for row in _rows(grid, name))
-        rows.append((grid.first(name).about, percent_of(spread(hits_of(grid, name))), *cells, count(failed)))
+        rows.append((grid.first(name).about, percent_of(spread(grid, name)), *cells, count(failed)))
     return Table(headers, tuple(rows), attack_notes(grid))
 
 
@@ -157,11 +151,11 @@ def attack_notes(grid: GridRecords) -> tuple[str, ...]:
 
 def notes(grid: GridRecords) -> tuple[str, ...]:
     """Return what is to be known of all numbers: the scale, the data, and what the intervals are."""
-    seeds = {cell.seed for cell in grid.cells}
-    if len(seeds) > 1:
+    trainings = max((len(grid.named(cell.name)) for cell in grid.cells), default=0)
+    if trainings > 1:
         how = (
-            "Percent, mean ± standard deviation over seeds. Intervals, 95 %: of differences Student's over pairs of trainings; "
-            "of means the wider of Student's over trainings and Wilson's of the test images."
+            "Percent; mean ± standard deviation where a cell has several seeds. Intervals, 95 %, are of the finite test images "
+            "and of the seeds together; the latter by the deviation pooled over all cells that have several."
         )
     else:
         how = "Percent. One training each: intervals are of the finite test images, not of other seeds."

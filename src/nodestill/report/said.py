@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from nodestill.experiments.records import GridRecords
+from nodestill.experiments.grid_records import GridRecords
 from nodestill.report.claims import claims_table
 from nodestill.report.controlled import factors, horizon_names, seconds_per_epoch, structure
 from nodestill.report.formats import duration, joined
-from nodestill.report.spread import Spread, attacked, combined, difference, hits_of, mean_of, spread
+from nodestill.report.spread import Spread, attacked, combined, difference, difference_under_attack, hits_of, mean_of, spread
 
 
 def say(grid: GridRecords, table: str) -> tuple[str, ...]:
@@ -26,14 +26,14 @@ def say(grid: GridRecords, table: str) -> tuple[str, ...]:
 
 
 def _table1(grid: GridRecords) -> list[str | None]:
-    one, teachers = spread(hits_of(grid, "node1")), [name for name in grid.names("table1") if name.startswith("resnet")]
-    found = [measured for name in teachers if (measured := spread(hits_of(grid, name))) is not None]
+    one, teachers = spread(grid, "node1"), [name for name in grid.names("table1") if name.startswith("resnet")]
+    found = [measured for name in teachers if (measured := spread(grid, name)) is not None]
     between = ""
     if found:
         low, high = (100 * pick(measured.mean for measured in found) for pick in (min, max))
         between = f"; the teachers reach {low:.1f} to {high:.1f} %"
     first = None if one is None else f"Without a teacher NODE(1) reaches {one.percent()} % ({one.interval()}){between}."
-    return [first, _compared(difference(hits_of(grid, "node100"), hits_of(grid, "node1")), "A horizon of 100 in place of 1")]
+    return [first, _compared(difference(grid, "node100", "node1"), "A horizon of 100 in place of 1")]
 
 
 def _compared(found: Spread | None, what: str) -> str | None:
@@ -45,7 +45,7 @@ def _compared(found: Spread | None, what: str) -> str | None:
 
 
 def _table2(grid: GridRecords) -> list[str | None]:
-    found = {name: measured for name in grid.names("table2") if (measured := spread(hits_of(grid, name))) is not None}
+    found = {name: measured for name in grid.names("table2") if (measured := spread(grid, name)) is not None}
     if not found:
         return []
     worst, best = (pick(found, key=lambda name: found[name].mean) for pick in (min, max))
@@ -66,7 +66,7 @@ def _table2(grid: GridRecords) -> list[str | None]:
 
 
 def _table3(grid: GridRecords) -> list[str | None]:
-    near, far = (spread(hits_of(grid, "node500", attacked("pgd", eps))) for eps in (8, 20))
+    near, far = (spread(grid, "node500", attacked("pgd", eps)) for eps in (8, 20))
     if near is None or far is None:
         return []
     level = far.mean > 0.5 * near.mean and far.mean > 0.05
@@ -79,13 +79,13 @@ def _table3(grid: GridRecords) -> list[str | None]:
 def _figure1(grid: GridRecords) -> list[str | None]:
     names = [name for name in (grid.best, "node1", grid.best_teacher) if hits_of(grid, name, attacked("pgd", 8))]
     parts = [f"{grid.first(name).about} keeps {_at_eight(grid, name)} %" for name in names]
-    gap = difference(*[hits_of(grid, name, attacked("pgd", 8)) for name in ("kd-node100", grid.best)])
+    gap = difference_under_attack(grid, "kd-node100", "kd-adam-scale", lambda first: attacked("pgd", 8, first))
     first = f"Under PGD at 8/255, {joined(parts)}." if parts else None
-    return [first, _compared(gap, "There a horizon of 100 in place of 1, both distilled,")]
+    return [first, _compared(gap, "There a horizon of 100 in place of 1, both distilled by Adam,")]
 
 
 def _at_eight(grid: GridRecords, name: str) -> str:
-    found = spread(hits_of(grid, name, attacked("pgd", 8)))
+    found = spread(grid, name, attacked("pgd", 8))
     return "–" if found is None else found.percent()
 
 
@@ -93,7 +93,7 @@ def _controls(grid: GridRecords) -> list[str | None]:
     gaps = {}
     for name in grid.names("controls"):
         against = grid.first(name).compared
-        found = None if against is None else difference(hits_of(grid, name), hits_of(grid, against))
+        found = None if against is None else difference(grid, name, against)
         if found is not None:
             gaps[grid.first(name).about] = found
     if not gaps:

@@ -39,6 +39,12 @@ def main_run(runs: Sequence[RunRecords]) -> RunRecords:
     return next((run for run in found if run is not None), runs[0])
 
 
+def mean_evaluations(run: RunRecords) -> float | None:
+    """Return the calls of f for a clean image, mean; none of a residual network."""
+    measured = run.evaluation.get("evaluations")
+    return measured["mean"] if measured else None
+
+
 def attacks_of(runs: Sequence[RunRecords]) -> tuple[str, ...]:
     """Return the attacks that were run, in the order in which they were."""
     return tuple(dict.fromkeys(row["attack"] for run in runs for row in run.robustness))

@@ -1,18 +1,24 @@
-"""What several trainings of one cell say together: mean, standard deviation, interval, and paired differences.
+"""What several trainings of one cell say together: mean, standard deviation, interval, and differences between cells.
 
-With two seeds or more, intervals are Student's, over trainings, and those of a mean at least as wide as that of the finite test
-images. With one they are those of the images alone, and say nothing of what another seed would give. Tables say which.
+An interval has two parts, which add up as squares: that of the finite test images, and that of the seeds. The latter is
+Student's, by the deviation between seeds pooled over all cells that have several, so that a cell that was trained once has one
+too. Only where nothing was trained twice is it left out. Tables say so.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import hypot
 from statistics import NormalDist
+from typing import Any
 
-from nodestill.experiments.records import GridCell, GridRecords, RunRecords
-from nodestill.intervals import deviation, difference_interval, student_interval, wilson_interval
+from nodestill.experiments.grid_records import GridCell, GridRecords
+from nodestill.experiments.records import RunRecords
+from nodestill.flags import from_hex
+from nodestill.intervals import deviation, student_quantile, weighted_interval
 from nodestill.report.formats import NOTHING
 
 Measured = Callable[[RunRecords], tuple[int, int] | None]  # hits and trials, if it was measured
+_ATTACKS = ("pgd", "mi-fgsm")  # the paper's
 
 
 @dataclass(frozen=True)
@@ -58,14 +64,39 @@ def clean(run: RunRecords) -> tuple[int, int]:
     return round(found["accuracy"] * found["images"]), found["images"]
 
 
-def attacked(attack: str, eps_255: int) -> Measured:
-    """Return what reads how many images are right under an attack at a radius."""
+def attacked(attack: str, eps_255: int, first: int | None = None) -> Measured:
+    """Return what reads how many images are right under an attack at a radius, of the first so many or of all attacked."""
 
     def measured(run: RunRecords) -> tuple[int, int] | None:
         rows = [row for row in run.robustness if row["attack"] == attack and row["eps_255"] == eps_255]
-        return (rows[0]["correct"], rows[0]["images"]) if rows else None
+        return _right(rows[0], first) if rows else None
 
     return measured
+
+
+def mean_under_attack(first: int | None = None) -> Measured:
+    """Return what reads the mean accuracy over all radii above zero and the paper's attacks, as hits of the attacked images."""
+
+    def measured(run: RunRecords) -> tuple[int, int] | None:
+        rows = [_right(row, first) for row in run.robustness if (row["attack"], row["eps_255"]) in _places(run)]
+        known = [row for row in rows if row is not None]
+        if not known or len(known) < len(rows):
+            return None
+        return round(sum(right for right, _ in known) / len(known)), known[0][1]
+
+    return measured
+
+
+def _places(run: RunRecords) -> set[tuple[str, int]]:
+    """Return the paper's attacks and the radii above zero at which a run was attacked."""
+    return {(row["attack"], row["eps_255"]) for row in run.robustness if row["eps_255"] > 0 and row["attack"] in _ATTACKS}
+
+
+def _right(row: Mapping[str, Any], first: int | None) -> tuple[int, int] | None:
+    """Return how many of the first images are right; none if the row does not say which."""
+    if first is None or first == row["images"]:
+        return row["correct"], row["images"]
+    return (sum(from_hex(row["which"], first)), first) if row.get("which") and first < row["images"] else None
 
 
 def hits_of(records: GridRecords, name: str, measured: Measured = clean) -> dict[int, tuple[int, int]]:
@@ -74,64 +105,80 @@ def hits_of(records: GridRecords, name: str, measured: Measured = clean) -> dict
     return {seed: hits for seed, hits in found.items() if hits is not None}
 
 
-def spread(hits: Mapping[int, tuple[int, int]]) -> Spread | None:
-    """Return the mean over seeds; none if nothing is measured.
-
-    All seeds are measured on the same images, so the interval is never narrower than that of the finite number of images.
-    """
-    shares = [right / count for right, count in hits.values()]
-    if not shares:
-        return None
-    mean, count = sum(shares) / len(shares), min(count for _, count in hits.values())
-    low, high = wilson_interval(round(mean * count), count)
-    if len(shares) == 1:
-        return Spread(mean, low, high, None, 1)
-    over = of_values(shares)
-    return Spread(mean, max(0.0, min(low, over.low)), min(1.0, max(high, over.high)), over.deviation, len(shares))
-
-
-def of_values(values: list[float], confidence: float = 0.95) -> Spread:
-    """Return the mean of at least two values over seeds with Student's interval."""
-    return Spread(sum(values) / len(values), *student_interval(values, confidence), deviation(values), len(values))
+def spread(records: GridRecords, name: str, measured: Measured = clean) -> Spread | None:
+    """Return the mean of a cell over its seeds; none if nothing is measured."""
+    found = combined({name: 1.0}, records, measured)
+    return None if found is None else replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def difference(
-    one: Mapping[int, tuple[int, int]], other: Mapping[int, tuple[int, int]], confidence: float = 0.95
+    records: GridRecords, one: str, other: str, measured: Measured = clean, confidence: float = 0.95
 ) -> Spread | None:
-    """Return one minus other, paired by seed; none if no seed has both.
+    """Return one cell minus another, paired by seed; none if no seed has both."""
+    return combined({one: 1.0, other: -1.0}, records, measured, confidence)
 
-    Where all pairs differ by the same, or there is but one, the interval is Newcombe's, of the finite numbers of images.
+
+def difference_under_attack(records: GridRecords, one: str, other: str, read: Callable[[int], Measured]) -> Spread | None:
+    """Return one cell minus another on the images that both were attacked on; a run whose attack is not finished is left out.
+
+    Args:
+        records: The grid.
+        one: A cell.
+        other: Another.
+        read: Of how many first images, what reads a number, as `mean_under_attack`.
     """
-    seeds = [seed for seed in one if seed in other]
-    if not seeds:
-        return None
-    gaps = [one[seed][0] / one[seed][1] - other[seed][0] / other[seed][1] for seed in seeds]
-    if len(seeds) > 1 and max(gaps) > min(gaps):
-        return of_values(gaps, confidence)
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    low, high = difference_interval(one[seeds[0]], other[seeds[0]], z)
-    return Spread(gaps[0], low, high, None if len(seeds) == 1 else 0.0, len(seeds))
+    runs = [cell.run for name in (one, other) for cell in records.named(name).values() if cell.run is not None]
+    counts = [row["images"] for run in runs for row in run.robustness]
+    whole = set().union(*(_places(run) for run in runs))
+
+    def measured(run: RunRecords) -> tuple[int, int] | None:
+        return read(min(counts))(run) if _places(run) == whole else None
+
+    return difference(records, one, other, measured) if counts else None
 
 
-def combined(weights: Mapping[str, float], records: GridRecords, measured: Measured = clean) -> Spread | None:
+def combined(
+    weights: Mapping[str, float], records: GridRecords, measured: Measured = clean, confidence: float = 0.95
+) -> Spread | None:
     """Return a weighted sum of cells' shares, seed by seed; none unless all cells have a seed in common.
 
-    With one seed the interval adds up the squares of half the widths of Wilson's, as if each cell had images of its own.
+    Args:
+        weights: Of each cell, by name.
+        records: The grid.
+        measured: What is read of a run.
+        confidence: Of the interval, in (0, 1).
     """
     of = {name: hits_of(records, name, measured) for name in weights}
     seeds = [seed for seed in next(iter(of.values())) if all(seed in hits for hits in of.values())]
     values = [sum(weight * of[name][seed][0] / of[name][seed][1] for name, weight in weights.items()) for seed in seeds]
     if not values:
         return None
-    if len(values) > 1 and max(values) > min(values):
-        return of_values(values)
-    reach = sum((weight * _reach(of[name][seeds[0]])) ** 2 for name, weight in weights.items()) ** 0.5
-    return Spread(values[0], values[0] - reach, values[0] + reach, None if len(values) == 1 else 0.0, len(values))
+    mean, z = sum(values) / len(values), NormalDist().inv_cdf((1 + confidence) / 2)
+    low, high = weighted_interval([(weight, _as_one(of[name], seeds)) for name, weight in weights.items()], z)
+    reach = hypot(*weights.values()) * reach_of_seeds(records, measured, confidence) / len(values) ** 0.5
+    ends = mean - hypot(mean - low, reach), mean + hypot(high - mean, reach)
+    return Spread(mean, *ends, deviation(values) if len(values) > 1 else None, len(values))
 
 
-def _reach(hits: tuple[int, int]) -> float:
-    low, high = wilson_interval(*hits)
-    return (high - low) / 2
+def _as_one(hits: Mapping[int, tuple[int, int]], seeds: list[int]) -> tuple[int, int]:
+    """Return the mean over seeds as hits of one set of images: all seeds are tested on the same."""
+    count = min(hits[seed][1] for seed in seeds)
+    return round(count * sum(hits[seed][0] / hits[seed][1] for seed in seeds) / len(seeds)), count
+
+
+def reach_of_seeds(records: GridRecords, measured: Measured = clean, confidence: float = 0.95) -> float:
+    """Return how far a share reaches for its seed alone: Student's quantile times the deviation pooled over repeated cells.
+
+    0 where nothing was trained twice.
+    """
+    shares: dict[tuple[str | None, ...], list[float]] = {}  # by run folders: a model of several names counts once
+    for name in dict.fromkeys(cell.name for cell in records.cells):
+        values = [right / count for right, count in hits_of(records, name, measured).values()]
+        if len(values) > 1:
+            shares[tuple(cell.folder for cell in records.named(name).values())] = values
+    freedom = sum(len(values) - 1 for values in shares.values())
+    squares = sum((len(values) - 1) * deviation(values) ** 2 for values in shares.values())
+    return student_quantile(freedom, confidence) * (squares / freedom) ** 0.5 if freedom else 0.0
 
 
 def percent_of(found: Spread | None) -> str:
