@@ -30,7 +30,7 @@ from nodestill.training.schedule import Optimizer, Schedule, Training
 
 MODELS = Path(__file__).parent / ".models"
 HORIZONS = (1.0, 10.0, 100.0)
-_IMAGES = {  # a longer horizon costs more evaluations an image, and so does a f without norm
+TRAINING_IMAGES = {  # a longer horizon costs more evaluations an image, and so does a f without norm
     Norm.GROUP: {1.0: 40_000, 10.0: 30_000, 100.0: 20_000},
     Norm.NONE: {1.0: 40_000, 10.0: 10_000, 100.0: 6_000},
 }
@@ -77,7 +77,7 @@ def _recipe(horizon: float, norm: Norm) -> StudentRecipe:
 
 def _make(horizon: float, norm: Norm, data: Path, folder: RunFolder) -> None:
     """Train a student, score it, and write both down."""
-    images = load_image_set(Dataset.CIFAR10, Split.TRAIN, data).first(_IMAGES[norm][horizon])
+    images = load_image_set(Dataset.CIFAR10, Split.TRAIN, data).first(TRAINING_IMAGES[norm][horizon])
     recipe, started = _recipe(horizon, norm), time.perf_counter()
     model = build_model(recipe, 0, _CLASSES, *channel_statistics(images))
     record = _fit(model, recipe.training, images)

@@ -194,7 +194,7 @@ def curves_figure(audit: AuditRecords) -> "matplotlib.figure.Figure":
     axes.set_ylim(-1.5, 101.5)
     whole_numbers(axes)
     name(axes, "Robust accuracy", "L∞ radius ε, in 1/255 (dotted: radius of the checks)", "accuracy, %")
-    if axes.lines:
+    if found:
         axes.legend(frameon=False, labelcolor=INK, fontsize=9.5)
     return figure
 
@@ -208,7 +208,9 @@ def _content(audit: AuditRecords) -> dict[str, Any]:
         "setting": _setting(audit),
         "checks": [dict(zip(("name", "verdict", "measured", "limit", "meaning"), _check_row(c))) for c in audit.checks],
         "curves": curves_table(audit),
-        "figure": svg(curves_figure(audit), "curves", "Robust accuracy against radius under both protocols"),
+        "figure": svg(curves_figure(audit), "curves", "Robust accuracy against radius under both protocols")
+        if _curves(audit)
+        else "",
         "survivors": survivors_table(audit),
         "hunted": hunted_table(audit.hunted),
         "pictures": [_picture(path, summary["class_names"]) for path in audit.pictures[:_PICTURES]],
