@@ -85,9 +85,10 @@ def reproduce(asked: Any, workspace: Any, ways: Ways) -> None:
 def _worked(asked: Any, workspace: Any, known: Any, ways: Ways) -> tuple[dict[str, str], TimeUp | None]:
     """Work through a grid; return why what failed did, and that the time is over, if it is."""
     from nodestill.experiments import reproduce as grids
+    from nodestill.experiments.alone import alone_in
 
     try:
-        with watching_many(ways.max_seconds) as show:
+        with alone_in(workspace.store.root / asked.name), watching_many(ways.max_seconds) as show:
             return grids.reproduce(asked, workspace, known, _hands(ways, workspace, known), _watch(show)), None
     except TimeUp as over:
         return {}, over

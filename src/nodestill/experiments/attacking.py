@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from nodestill.attacks import ALL_ATTACKS, AttackName, Protocol, robustness_sweep
 from nodestill.errors import InputError, RecipeError
+from nodestill.experiments.alone import alone_in
 from nodestill.experiments.attacked import Attacked
 from nodestill.experiments.fit import Watch
 from nodestill.experiments.plain import to_plain, with_overrides
@@ -75,7 +76,14 @@ def attack_by_the_paper(attacked: Attacked, asked: RobustnessRecipe, watch: Watc
     Returns:
         The fingerprint that marks the rows.
     """
-    key, folder = attacked.key(asked), attacked.folder
+    key = attacked.key(asked)
+    with alone_in(attacked.folder.path):
+        _attack_by_the_paper(attacked, asked, key, watch)
+    return key
+
+
+def _attack_by_the_paper(attacked: Attacked, asked: RobustnessRecipe, key: str, watch: Watch) -> None:
+    folder = attacked.folder
     known = [row for row in folder.rows("robustness.jsonl", "recipe", "attack", "eps_255") if row["recipe"] == key]
     done = {(AttackName(row["attack"]), row["eps_255"]) for row in known}
     data = attacked.data if asked.images is None else attacked.data.first(asked.images)
@@ -87,4 +95,3 @@ def attack_by_the_paper(attacked: Attacked, asked: RobustnessRecipe, watch: Watc
     for number, row in enumerate(rows, len(done) + 1):
         folder.append("robustness.jsonl", {**to_plain(row), "recipe": key, "data": attacked.identity.provenance})
         watch(task, number, total, f"{row.attack} {row.eps_255}/255")
-    return key

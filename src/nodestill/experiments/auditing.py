@@ -10,6 +10,7 @@ from typing import Any
 from nodestill.attacks import AttackName, Effort, Protocol
 from nodestill.attacks.audit import CHECKS, TIERS, Case, CheckResult, Tier, Verdict, audit, open_case, overall
 from nodestill.errors import AuditFailed, InputError, SolveError, TimeUp
+from nodestill.experiments.alone import alone_in
 from nodestill.experiments.attacked import Attacked
 from nodestill.experiments.attacking import attack_by_the_paper, fitting_attacks
 from nodestill.experiments.environment import environment
@@ -103,7 +104,8 @@ def audit_model(attacked: Attacked, asked: AuditRecipe, watch: Watch) -> Audited
     """
     key = attacked.key(asked, *attacked.relatives)
     results = _results(attacked.folder.rows("audit.jsonl", "recipe"), key)
-    radius = _checked(attacked, asked, key, results, watch)
+    with alone_in(attacked.folder.path):
+        radius = _checked(attacked, asked, key, results, watch)
     worst_case = asked.sweep(Protocol.SOUND, fitting_attacks(attacked))
     by_the_paper = asked.sweep(Protocol.CHU2022, PAPERS_ATTACKS)
     failed = _curves(attacked, worst_case, by_the_paper, watch) if set(asked.checks) == set(CHECKS) else ""

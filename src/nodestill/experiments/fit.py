@@ -10,6 +10,7 @@ from torch import nn
 
 from nodestill.data import Batch, ImageSet, channel_statistics
 from nodestill.errors import TrainingError
+from nodestill.experiments.alone import alone_in
 from nodestill.experiments.environment import environment
 from nodestill.experiments.inner_attack import inner_attack
 from nodestill.experiments.loaded import load_run
@@ -71,14 +72,15 @@ def train_member(job: Job, accelerator: str, devices: int) -> None:
     Raises:
         TrainingError: If the loss stops being a number, or a process of several fails.
         DataError: If the folder cannot be read or written.
-        InputError: If there are no such devices.
+        InputError: If there are no such devices, or another command trains it.
     """
     fabric = fabric_for(accelerator, devices, job.member.training.precision)
-    if devices > 1:
-        _fit_in_processes(fabric, job)
-    else:
-        fabric.launch()
-        _fit(fabric, job)
+    with alone_in(job.folder.path):
+        if devices > 1:
+            _fit_in_processes(fabric, job)
+        else:
+            fabric.launch()
+            _fit(fabric, job)
 
 
 def _fit_in_processes(fabric: Any, job: Job) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from nodestill.attacks import AttackName, Protocol, Subject, adversarial_examples, paper_budget, robustness_sweep
 from nodestill.data import DataIdentity, ImageSet, Split, identify, load_image_set
+from nodestill.experiments.alone import alone_in
 from nodestill.experiments.attacked import attacked_run
 from nodestill.experiments.fit import Job, Watch, device_of, train_member
 from nodestill.experiments.gallery import gallery_rows
@@ -154,13 +155,26 @@ def attack_run(
 
     Raises:
         DataError: If the folder is not finished or damaged, or the images have other classes than the model.
+        InputError: If another command attacks it.
     """
     if asked.protocol is Protocol.SOUND:
         return attack_soundly(attacked_run(folder, workspace, identity, images()), asked, workspace.watch)
+    if not missing_rows(folder, asked, identity):
+        return False
+    with alone_in(folder.path):
+        _attack_run(folder, asked, workspace, identity, images)
+    return True
+
+
+def _attack_run(
+    folder: RunFolder,
+    asked: RobustnessRecipe,
+    workspace: Workspace,
+    identity: DataIdentity,
+    images: Callable[[], ImageSet],
+) -> None:
     key = attack_key(asked, identity)
     missing = missing_rows(folder, asked, identity)
-    if not missing:
-        return False
     done = {(attack, eps) for attack in asked.attacks for eps in asked.eps_255} - set(missing)
     data = images() if asked.images is None else images().first(asked.images)
     data = data.to(device_of(workspace.accelerator))
@@ -174,7 +188,6 @@ def attack_run(
     )
     for row in rows:
         folder.append("robustness.jsonl", {**to_plain(row), "recipe": key, "data": identity.provenance})
-    return True
 
 
 def missing_rows(folder: RunFolder, asked: RobustnessRecipe, identity: DataIdentity) -> list[tuple[AttackName, int]]:

@@ -19,6 +19,7 @@ from nodestill.attacks import (
     worst_case_curve,
 )
 from nodestill.attacks.tries import NEVER
+from nodestill.experiments.alone import alone_in
 from nodestill.experiments.attacked import Attacked
 from nodestill.experiments.fit import Watch
 from nodestill.experiments.plain import to_plain
@@ -42,9 +43,16 @@ def attack_soundly(attacked: Attacked, asked: RobustnessRecipe, watch: Watch) ->
     Returns:
         Whether there was anything to do.
     """
-    key, folder = attacked.key(asked), attacked.folder
+    key = attacked.key(asked)
     if _finished(attacked, asked, key):
         return False
+    with alone_in(attacked.folder.path):
+        _attack_soundly(attacked, asked, key, watch)
+    return True
+
+
+def _attack_soundly(attacked: Attacked, asked: RobustnessRecipe, key: str, watch: Watch) -> None:
+    folder = attacked.folder
     data = attacked.data if asked.images is None else attacked.data.first(asked.images)
     hunt = Hunt(attacked.subject, data, asked.batch_size, asked.effort, asked.seed, attacked.kin)
     relatives = list(attacked.relatives) if AttackName.TRANSFER in asked.attacks else []
@@ -65,7 +73,6 @@ def attack_soundly(attacked: Attacked, asked: RobustnessRecipe, watch: Watch) ->
     others = [row for row in folder.rows("robustness.jsonl", "recipe") if row["recipe"] != key]
     folder.write_rows("robustness.jsonl", others + curve)  # all at once: a kill leaves the old file or the new
     watch(task, total, total, "")
-    return True
 
 
 def _finished(attacked: Attacked, asked: RobustnessRecipe, key: str) -> bool:
