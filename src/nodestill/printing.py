@@ -6,6 +6,8 @@ from typing import Any
 
 from nodestill.terminal import console, show_table
 
+_BLIND = 0.05  # share of images without gradient above which an attack's number is not left without a word
+
 
 def show_report(store: Path, name: str, out: Path | None = None, *, always: bool = True) -> None:
     """Print an experiment's table, and write its report, beside its recipe if not elsewhere, unless one is there already."""
@@ -38,10 +40,31 @@ def show_recipes() -> None:
 
 
 def show_robustness(rows: Sequence[dict[str, Any]], key: str) -> None:
-    """Print the rows of one attack recipe."""
+    """Print the rows of one attack recipe, and what in them speaks against their numbers."""
     chosen = sorted((row for row in rows if row["recipe"] == key), key=lambda row: (row["attack"], row["eps_255"]))
-    cells = [[r["attack"], str(r["eps_255"]), f"{r['accuracy']:.1%}", _interval(r), str(r["images"])] for r in chosen]
-    show_table(["Attack", "eps, 1/255", "Accuracy", "95 % interval", "Images"], cells)
+    cells = [[r["attack"], str(r["eps_255"]), f"{r['accuracy']:.1%}", _interval(r), *_doubts(r)] for r in chosen]
+    show_table(["Attack", "eps, 1/255", "Accuracy", "95 % interval", "Images", "No gradient", "Failed"], cells)
+    for line in _caveats(chosen):
+        console.print(line, soft_wrap=True)
+
+
+def _doubts(row: dict[str, Any]) -> list[str]:
+    return [str(row[name]) for name in ("images", "bad_gradient_images", "failed_images")]
+
+
+def _caveats(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the sentences without which the numbers of an attack should not be passed on."""
+    found, blind = [], max(rows, key=lambda row: row["bad_gradient_images"] / row["images"])
+    if blind["bad_gradient_images"] > _BLIND * blind["images"]:
+        found.append(
+            f"{blind['bad_gradient_images']} of {blind['images']} images had a step without gradient: that they are still "
+            "right says little about the model. `nodestill audit` says why."
+        )
+    if any(row["protocol"] == "chu2022" for row in rows):
+        found.append(
+            "The paper's attacks are weak: these are upper bounds. --protocol sound is the worst case over all attacks."
+        )
+    return found
 
 
 def show_hunted(rows: Sequence[dict[str, Any]], key: str) -> None:
@@ -64,6 +87,9 @@ def show_audit(folder: Any, audited: Any, out: Path | None) -> None:
     page = write_audit_report(read_audit(folder), out)
     cells = [[one.verdict.value.upper(), one.name, one.meaning] for one in audited.results]
     show_table(["Verdict", "Check", "What it means"], cells, words=3)
+    not_run = [row["name"] for row in read_audit(folder).checks if row["verdict"] is None]
+    left_out = f" Not run, for the model does not offer what they need: {', '.join(not_run)}." if not_run else ""
+    console.print(f"Checks at radius {audited.eps_255}/255.{left_out}", soft_wrap=True)
     console.print(f"Audit: {audited.verdict.value.upper()}\nReport: {page}", soft_wrap=True, markup=False)
 
 

@@ -35,7 +35,8 @@ def asked_attack(
     try:
         return with_overrides(RobustnessRecipe(images=images, batch_size=batch_size), changes)
     except RecipeError as error:
-        raise InputError(_FIELD.sub(lambda found: _FLAGS[found[1]], str(error))) from None
+        said = _FIELD.sub(lambda found: _FLAGS[found[1]], str(error))
+        raise InputError(f"{said} Radii count 1/255: 8 means 8/255." if said.startswith("--eps") else said) from None
 
 
 _FLAGS = {

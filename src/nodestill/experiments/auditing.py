@@ -50,11 +50,11 @@ class AuditRecipe:
         if unknown:
             raise InputError(f"There is no check {unknown[0]!r}. There are: {', '.join(CHECKS)}.")
 
-    def sweep(self, protocol: Protocol, attacks: tuple[AttackName, ...]) -> RobustnessRecipe:
-        """Return what is asked of a protocol's curve."""
-        tier = self.tier
+    def sweep(self, protocol: Protocol, attacks: tuple[AttackName, ...], eps_255: int) -> RobustnessRecipe:
+        """Return what is asked of a protocol's curve; it has a point at the radius of the checks."""
+        tier, radii = self.tier, tuple(sorted({*self.radii_255, eps_255}))
         effort = Effort(tier.steps, tier.apgd_steps, tier.targets, tier.minimum_norm_steps, tier.queries)
-        return RobustnessRecipe(protocol, attacks, self.radii_255, tier.images, self.batch_size, self.seed, effort)
+        return RobustnessRecipe(protocol, attacks, radii, tier.images, self.batch_size, self.seed, effort)
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ def audit_model(attacked: Attacked, asked: AuditRecipe, watch: Watch) -> Audited
     results = _results(attacked.folder.rows("audit.jsonl", "recipe"), key)
     with alone_in(attacked.folder.path):
         radius = _checked(attacked, asked, key, results, watch)
-    worst_case = asked.sweep(Protocol.SOUND, fitting_attacks(attacked))
-    by_the_paper = asked.sweep(Protocol.CHU2022, PAPERS_ATTACKS)
+    worst_case = asked.sweep(Protocol.SOUND, fitting_attacks(attacked), radius)
+    by_the_paper = asked.sweep(Protocol.CHU2022, PAPERS_ATTACKS, radius)
     failed = _curves(attacked, worst_case, by_the_paper, watch) if set(asked.checks) == set(CHECKS) else ""
     ordered = tuple(sorted(results, key=lambda result: list(CHECKS).index(result.name)))
     keys = attacked.key(by_the_paper), attacked.key(worst_case)

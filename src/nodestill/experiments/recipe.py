@@ -186,7 +186,8 @@ class RobustnessRecipe:
         known = [attack.value for attack in (PAPERS_ATTACKS if self.protocol is Protocol.CHU2022 else AttackName)]
         named = [attack.value for attack in self.attacks]
         _require(bool(named), "robustness.attacks", named, f"name at least one: {', '.join(known)}")
-        _require(set(named) <= set(known), "robustness.attacks", named, f"be among {', '.join(known)}")
+        whose = f"be among {', '.join(known)}, those of the protocol {self.protocol.value}"
+        _require(set(named) <= set(known), "robustness.attacks", named, whose)
         _require(self.images is None or self.images >= 1, "robustness.images", self.images, "be at least 1, or none for all")
         _require(self.batch_size >= 1, "robustness.batch_size", self.batch_size, "be at least 1")
 

@@ -51,7 +51,7 @@ def _row(grid: GridRecords, name: str) -> tuple[str, ...]:
         interval_of(found),
         NOTHING if found is None else str(found.seeds),
         papers(cell.paper),
-        beside(found, cell.paper),
+        beside(grid, found, cell.paper),
         *costs(grid, name),
     )
 
@@ -65,9 +65,9 @@ def papers(percent: float | None) -> str:
     return NOTHING if percent is None else f"{percent:.2f}"
 
 
-def beside(found: Spread | None, percent: float | None) -> str:
-    """Return ours minus the paper's with our interval; the paper gives none of its own."""
-    if found is None or percent is None:
+def beside(grid: GridRecords, found: Spread | None, percent: float | None) -> str:
+    """Return ours minus the paper's with our interval, if the images are the paper's; the paper gives no interval."""
+    if found is None or percent is None or any(field == "dataset" for field, _, _ in grid.changes):
         return NOTHING
     share = percent / 100
     return Spread(found.mean - share, found.low - share, found.high - share, None, found.seeds).points()
@@ -100,7 +100,7 @@ def table2(grid: GridRecords) -> Table:
         for temperature in temperatures:
             name = by_place[depth, temperature]
             found, theirs = spread(grid, name), grid.first(name).paper
-            row += [percent_of(found) if found else _why(grid, name), papers(theirs), beside(found, theirs)]
+            row += [percent_of(found) if found else _why(grid, name), papers(theirs), beside(grid, found, theirs)]
         rows.append(tuple(row))
     return Table(tuple(headers), tuple(rows), notes(grid))
 
@@ -115,7 +115,7 @@ def table3(grid: GridRecords) -> Table:
     for eps, percent in theirs.items():
         found = spread(grid, name, clean if eps == 0 else attacked("pgd", eps))
         what = "clean, all images" if eps == 0 else f"PGD {eps}/255"
-        cells = (percent_of(found), interval_of(found), papers(percent), beside(found, percent))
+        cells = (percent_of(found), interval_of(found), papers(percent), beside(grid, found, percent))
         rows.append((what, *cells))
     headers = ("NODE(500), labels", "Here", "95 % interval", "Paper", "Here − paper")
     return Table(headers, tuple(rows), attack_notes(grid))

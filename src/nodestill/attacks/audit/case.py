@@ -81,9 +81,14 @@ class Case:
         """Of the native attack."""
         return budget_of(self.eps_255, self.tier.steps)
 
-    def limit(self, share: float) -> float:
-        """Return a limit on a share of images, not below what the tier can tell from none."""
-        return max(share, self.tier.resolution)
+    def limit(self, share: float, count: int | None = None) -> float:
+        """Return a limit on a share of images, not below what the tier can tell from none.
+
+        Args:
+            share: The limit where there are images enough.
+            count: Images that are counted, if not all: of fewer a tier resolves less.
+        """
+        return max(share, self.tier.resolution * len(self.data) / max(count or len(self.data), 1))
 
     def batches(self, active: Bool[Tensor, " count"] | None = None) -> Iterator[Batch]:
         """Yield all images, or those that are active, in batches that may be attacked."""

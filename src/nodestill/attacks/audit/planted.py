@@ -17,6 +17,8 @@ from nodestill.attacks.subject import FAILED, LogitsFn
 from nodestill.data import Batch, eval_batches
 from nodestill.shapes import Images, Logits
 
+_TOO_FEW = f"These are fewer than {limits.PLANTABLE:.0%} of the images: too few to say that it works on this model."
+_DOES_NOT_WORK = "It does not work on this model, so no number of it may be believed."
 _THRESHOLD = 0.9  # of the way from the image to the planted one
 
 
@@ -36,10 +38,11 @@ def planted(case: Case) -> CheckResult:
     share = found / max(count, 1)
     enough = count >= limits.PLANTABLE * len(case.data)
     verdict = Verdict.PASS if enough and share >= limits.PLANTED else Verdict.INCONCLUSIVE
+    doubt = "" if verdict is Verdict.PASS else _TOO_FEW if share >= limits.PLANTED else _DOES_NOT_WORK
     meaning = (
         f"Of {len(case.data)} images {count} can be told from a corner of their box. "
         f"The attack finds {found} of {count} planted adversarial images ({share:.1%}; asked for: {limits.PLANTED:.0%}). "
-        + ("" if verdict is Verdict.PASS else "It does not work on this model, so no number of it may be believed.")
+        + doubt
     )
     return CheckResult("planted", verdict, share, limits.PLANTED, "of planted images", meaning.strip(), count)
 

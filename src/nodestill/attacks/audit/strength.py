@@ -71,8 +71,10 @@ def unbounded(case: Case) -> CheckResult:
             left[batch.index] &= ~wrong(case.subject, made.images, batch.labels)
         remaining[f"{eps}/255"] = int(left.sum())
     hits, count = remaining["255/255"], int(case.right.sum())
-    what = "are still right at a radius of 255/255, where any image may become any other: the attack does not work on them"
-    return share_result("unbounded-radius", hits, count, case.limit(limits.LEFT_UNBOUNDED), what, details=remaining)
+    what = (
+        "are still right at a radius of 255/255, where any image may become any other and only an attack that fails leaves one"
+    )
+    return share_result("unbounded-radius", hits, count, case.limit(limits.LEFT_UNBOUNDED, count), what, details=remaining)
 
 
 def collapse(case: Case) -> CheckResult:

@@ -81,7 +81,7 @@ def share_result(
     low, high = exact_interval(hits, count) if count else (0.0, 1.0)
     said = f"{hits} of {count} images {what} ({low:.1%} to {high:.1%}; limit {limit:.1%})."
     if verdict is Verdict.INCONCLUSIVE:
-        said += " More images are needed to tell."
+        said += " More images are needed to tell: take a larger tier."
     if verdict is Verdict.PASS:
         said += " Not refuted by what was tried."
     return CheckResult(name, verdict, hits / max(count, 1), limit, "share of images", said, count, details)
