@@ -183,6 +183,33 @@ def test_an_attack_prints_its_rows_and_makes_them_once(copied, capsys):
     assert tiny.contents(copied) == before
 
 
+ROUNDED = """
+import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(192, 10)
+
+    def forward(self, x):
+        return self.head((8 * x).round().flatten(1))
+"""
+
+
+def test_an_attack_without_gradients_says_so(tmp_path, capsys):
+    (tmp_path / "rounded.py").write_text(ROUNDED)
+    arguments = ["attack", tmp_path / "rounded.py:Net", "--dataset", "digits", "--eps", "0,8", "--images", "20"]
+    code, out, err = called(capsys, *arguments, "--store", tmp_path)
+    assert (code, err) == (0, "")
+    assert "20 of 20 images had a step without gradient" in out
+    assert "upper bounds" in out
+    sound = called(capsys, *arguments, "--attacks", "mi-fgsm,square", "--protocol", "sound", "--store", tmp_path)[1]
+    assert "had a step without gradient" in sound
+    assert "upper bounds" not in sound
+    assert "Square" in sound  # what each attack added
+
+
 def test_a_model_is_scored_under_other_solvers(copied, capsys):
     code, out, err = called(capsys, "solvers", "tiny", "--images", "40", "--store", copied)
     assert (code, err) == (0, "")

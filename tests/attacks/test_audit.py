@@ -73,6 +73,25 @@ def test_a_radius_in_normalised_units_is_caught_by_the_use_of_the_budget():
     assert result.measured == 0  # no pixel ends on a face of the box
 
 
+def test_what_too_few_images_say_of_planted_ones_is_not_that_the_attack_fails():
+    sharp = fixtures.Sharp().eval()
+    mute = lambda x: sharp(x) * (x[:, 0, 0, :1] > 0.45)  # a fifth of the images has the same logits everywhere  # noqa: E731
+    result = one("planted", fixtures.honest()._replace(logits=mute))
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert result.measured > 0.95
+    assert result.images < 0.9 * len(DATA)
+    assert "too few" in result.meaning
+    assert "does not work" not in result.meaning
+
+
+def test_a_tier_resolves_less_of_fewer_images():
+    case = case_of(fixtures.honest(), tier=QUICK, data=DATA.first(64))
+    assert case.limit(0.01) == pytest.approx(0.05)
+    assert case.limit(0.01, 40) == pytest.approx(0.08)
+    assert of_share(0, 40, case.limit(0.01, 40)) is Verdict.PASS
+    assert of_share(0, 40, case.limit(0.01)) is Verdict.INCONCLUSIVE
+
+
 def test_an_attack_that_goes_the_wrong_way_does_not_find_what_was_planted():
     assert one("planted", fixtures.honest(), attack=fixtures.downhill).verdict is Verdict.INCONCLUSIVE
 
