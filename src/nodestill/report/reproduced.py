@@ -11,6 +11,7 @@ from nodestill.report.said import say
 from nodestill.report.select import mean_evaluations, training_seconds
 from nodestill.report.spread import (
     Spread,
+    about_intervals,
     attacked,
     clean,
     interval_of,
@@ -151,15 +152,7 @@ def attack_notes(grid: GridRecords) -> tuple[str, ...]:
 
 def notes(grid: GridRecords) -> tuple[str, ...]:
     """Return what is to be known of all numbers: the scale, the data, and what the intervals are."""
-    trainings = max((len(grid.named(cell.name)) for cell in grid.cells), default=0)
-    if trainings > 1:
-        how = (
-            "Percent; mean ± standard deviation where a cell has several seeds. Intervals, 95 %, are of the finite test images "
-            "and of the seeds together; the latter by the deviation pooled over all cells that have several."
-        )
-    else:
-        how = "Percent. One training each: intervals are of the finite test images, not of other seeds."
-    return (f"Scale {grid.scale} ({grid.about}); {grid.data}.", how)
+    return (f"Scale {grid.scale} ({grid.about}); {grid.data}.", about_intervals(grid))
 
 
 _SECTIONS: tuple[tuple[str, str, str, Callable[[GridRecords], Table]], ...] = (  # part, what `say` knows it by, title, maker

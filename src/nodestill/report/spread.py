@@ -181,6 +181,17 @@ def reach_of_seeds(records: GridRecords, measured: Measured = clean, confidence:
     return student_quantile(freedom, confidence) * (squares / freedom) ** 0.5 if freedom else 0.0
 
 
+def about_intervals(records: GridRecords) -> str:
+    """Return a sentence on what intervals are: whether seeds are in them."""
+    trainings = max((len(records.named(cell.name)) for cell in records.cells), default=0)
+    if trainings > 1:
+        return (
+            "Percent; mean ± standard deviation where a cell has several seeds. Intervals, 95 %, are of the finite test images "
+            "and of the seeds together; the latter by the deviation pooled over all cells that have several."
+        )
+    return "Percent. One training each: intervals are of the finite test images, not of other seeds."
+
+
 def percent_of(found: Spread | None) -> str:
     """Return a mean in percent, or a dash."""
     return NOTHING if found is None else found.percent()
