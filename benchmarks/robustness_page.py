@@ -58,7 +58,7 @@ def compared(one: dict, other: dict, heads: tuple[str, str], among: str | None =
     found = pairs(one, other, among)
     if not any(pair.only_one or pair.only_other for pair in found):
         return f"**No image differs**: of {found[0].images} the same survive under both at every radius."
-    names = ["ε", "Images", f"Robust {heads[0]}", f"Robust {heads[1]}", f"Only {heads[0]}", f"Only {heads[1]}", "p"]
+    names = ["ε", "Images", *[f"{word}: {head}" for word in ("Robust", "Only") for head in heads], "p"]
     lines = [[f"{pair.eps}/255", *[str(number) for number in pair[1:6]], f"{pair.p:.2g}"] for pair in found]
     return said(found[1:], heads) + "\n\n" + markdown([names, ["---", *["---:"] * 6], *lines])
 
@@ -143,7 +143,7 @@ def page(rows: Rows) -> str:
         data=distilled["data"],
         seen=", ".join(f"{count:,}" for count in TRAINING_IMAGES[Norm.GROUP].values()),
         overview=claims.table(list(rows.values())),
-        overstated=compared(distilled, sound, ("under the paper's protocol", "under the worst case")),
+        overstated=compared(distilled, sound, ("the paper's protocol", "the worst case")),
         distilled=compared(distilled, labels, words, both_right(distilled, labels)),
         distilled_sound=compared(sound, sound_labels, words, both_right(sound, sound_labels)),
         horizon=compared(rows[last, "exact"], rows[first, "exact"], (last, first), _common(rows, last, first)),
