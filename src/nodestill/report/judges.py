@@ -52,6 +52,8 @@ def by_sign(found: Spread | None, wanted: int, what: str, cells: tuple[str, ...]
 
 
 def gain(claimed: float) -> Callable[[GridRecords], Judged]:
+    """Judge the paper's own comparison, best distilled less undistilled, against so many percentage points."""
+
     def judge(grid: GridRecords) -> Judged:
         cells = (grid.best, "node1")
         found = difference(grid, *cells)
@@ -72,6 +74,8 @@ def gain_by_the_same(grid: GridRecords) -> Judged:
 
 
 def by_temperature(wanted: int) -> Callable[[GridRecords], Judged]:
+    """Judge the hottest temperature less the coldest, mean over teachers; said to be above (1) or below (-1) zero."""
+
     def judge(grid: GridRecords) -> Judged:
         named = {(cell.depth, cell.temperature): cell.name for cell in grid.cells if "table2" in cell.parts}
         coldest, hottest = (pick({T for _, T in named if T is not None}) for pick in (min, max))
@@ -134,6 +138,8 @@ def more_robust(one: str | None, other: str | None, wanted: int = 1) -> Callable
 
 
 def resists(name: str | None, eps_255: int) -> Callable[[GridRecords], Judged]:
+    """Judge that a cell, None for the best, is right more often than by guessing under PGD at a radius in 1/255."""
+
     def judge(grid: GridRecords) -> Judged:
         cell = name or grid.best
         found, runs = spread(grid, cell, attacked("pgd", eps_255)), grid.named(cell)
@@ -150,6 +156,8 @@ def resists(name: str | None, eps_255: int) -> Callable[[GridRecords], Judged]:
 
 
 def remains(percent: float) -> Callable[[GridRecords], Judged]:
+    """Judge that NODE(500) keeps so many percent under PGD at 20/255."""
+
     def judge(grid: GridRecords) -> Judged:
         found = spread(grid, "node500", attacked("pgd", 20))
         if found is None:

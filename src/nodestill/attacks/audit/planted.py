@@ -38,7 +38,7 @@ def planted(case: Case) -> CheckResult:
     share = found / max(count, 1)
     enough = count >= limits.PLANTABLE * len(case.data)
     verdict = Verdict.PASS if enough and share >= limits.PLANTED else Verdict.INCONCLUSIVE
-    doubt = "" if verdict is Verdict.PASS else _TOO_FEW if share >= limits.PLANTED else _DOES_NOT_WORK
+    doubt = "" if verdict is Verdict.PASS else _DOES_NOT_WORK if count and share < limits.PLANTED else _TOO_FEW
     meaning = (
         f"Of {len(case.data)} images {count} can be told from a corner of their box. "
         f"The attack finds {found} of {count} planted adversarial images ({share:.1%}; asked for: {limits.PLANTED:.0%}). "
