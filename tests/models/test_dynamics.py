@@ -17,7 +17,7 @@ def build(norm=Norm.GROUP, activation=Activation.RELU, **settings):
 
 def plain(f, t, y):
     """The same function as everyone writes it."""
-    x, layers = y, len(f.convs)
+    x, layers = ACTIVATIONS[f.activation](y) if f.pre_activation else y, len(f.convs)
     for i, conv in enumerate(f.convs):
         joined = torch.cat([x, (t / f.t1).expand(y.shape[0], 1, *y.shape[2:])], 1)
         weight = torch.cat([conv.weight, f.time_kernels[i].unsqueeze(1)], 1)
@@ -36,8 +36,9 @@ def t_and_y(generator):
 
 @pytest.mark.parametrize("norm", Norm)
 @pytest.mark.parametrize("activation", Activation)
-def test_equals_the_plain_stack_in_value_and_gradient(norm, activation, t_and_y, generator):
-    f = build(norm, activation).double()
+@pytest.mark.parametrize("pre_activation", [False, True])
+def test_equals_the_plain_stack_in_value_and_gradient(norm, activation, pre_activation, t_and_y, generator):
+    f = build(norm, activation, pre_activation=pre_activation).double()
     with torch.no_grad():  # leave the initial biases and scales
         for parameter in f.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))

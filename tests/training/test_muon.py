@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from nodestill.errors import RecipeError
 from nodestill.models import Activation, ConvDynamics, Norm
+from nodestill.models.stem import transition
 from nodestill.training import Muon, Optimizer, Training
 from nodestill.training.muon import orthogonal
 from nodestill.training.schedule import build_optimizer
@@ -69,9 +71,40 @@ def test_kernels_of_layers_are_orthogonalised_and_time_kernels_are_not():
     assert {id(p) for p in vectors["params"]} == {id(p) for p in f.parameters() if p.dim() == 1}
 
 
-def test_biases_and_norms_may_have_a_higher_rate():
-    weight, bias = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
-    weight.grad, bias.grad = torch.ones(2, 2), torch.ones(2)
-    Muon([], [weight, bias], 0.1, 0.0, 0.0, vector_rate=8.0).step()
-    torch.testing.assert_close(weight.detach(), torch.full((2, 2), -0.1))
-    torch.testing.assert_close(bias.detach(), torch.full((2,), -0.8))
+def test_biases_norms_and_linear_layers_may_have_a_higher_rate_than_time_kernels():
+    time_kernels, linear, bias = (nn.Parameter(torch.zeros(shape)) for shape in ((1, 2, 3, 3), (2, 2), (2,)))
+    for one in (time_kernels, linear, bias):
+        one.grad = torch.ones_like(one)
+    Muon([], [time_kernels, linear, bias], 0.1, 0.0, 0.0, vector_rate=8.0).step()
+    torch.testing.assert_close(time_kernels.detach(), torch.full_like(time_kernels, -0.1))
+    torch.testing.assert_close(linear.detach(), torch.full_like(linear, -0.8))
+    torch.testing.assert_close(bias.detach(), torch.full_like(bias, -0.8))
+
+
+def test_a_kernel_in_front_of_a_norm_has_one_size_before_every_step_and_does_not_decay():
+    kernel = nn.Parameter(5 * torch.randn(6, 2, 3, 3))
+    optimizer = Muon([], [], 0.1, 0.0, weight_decay=0.5, normalized=[kernel], filter_norm=0.4)
+    kernel.grad = torch.zeros_like(kernel)
+    optimizer.step()
+    assert float(kernel.detach().square().sum((1, 2, 3)).mean()) == pytest.approx(0.4**2)  # and no decay after it
+    before = kernel.detach().clone()
+    kernel.grad = torch.randn_like(kernel)
+    optimizer.step()
+    torch.testing.assert_close(kernel.detach(), before - 0.1 * orthogonal(kernel.grad))
+
+
+@pytest.mark.parametrize("filter_norm", [0.0, 0.4])
+def test_only_convolutions_in_front_of_a_norm_are_scaled(filter_norm):
+    f = ConvDynamics(4, layers=2, norm=Norm.NONE, activation=Activation.RELU, t1=1.0)
+    before = transition(3, 4)
+    model = nn.Sequential(before, f)
+    optimizer = build_optimizer(model, Training(Optimizer.MUON, 0.1, 1, filter_norm=filter_norm))
+    scaled = [p for group in optimizer.param_groups if group["filter_norm"] for p in group["params"]]
+    assert [p is before[0].weight for p in scaled] == ([True] if filter_norm else [])
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("wrong", [{"filter_norm": -0.1}, {"optimizer": Optimizer.SGD, "filter_norm": 1.0}])
+def test_a_filter_norm_that_means_nothing_is_refused(wrong):
+    with pytest.raises(RecipeError, match="filter_norm"):
+        Training(**{"optimizer": Optimizer.MUON, "lr": 0.1, "epochs": 1} | wrong)

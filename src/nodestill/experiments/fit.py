@@ -1,8 +1,11 @@
 """Training one member: build, resume, train, save after each epoch, evaluate, mark as done."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing.connection import Connection
+from threading import Thread
 from typing import Any
 
 import torch
@@ -84,16 +87,31 @@ def train_member(job: Job, accelerator: str, devices: int) -> None:
 
 
 def _fit_in_processes(fabric: Any, job: Job) -> None:
-    """Fit in one process per device. What a terminal shows cannot be sent there: the bar moves when all is done."""
-    from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+    """Fit in one process per device; the first of them says how far it is."""
+    from torch.multiprocessing import Pipe, ProcessExitedException, ProcessRaisedException
 
-    job.watch(job.task, 0, 1, "")
+    heard, said = Pipe(duplex=False)  # no lock, that a process which is killed might hold
+    listener = Thread(target=_pass_on, args=(heard, job.watch), daemon=True)
+    listener.start()
     try:
-        fabric.launch(partial(_fit, job=replace(job, watch=silent)))
+        fabric.launch(partial(_fit, job=replace(job, watch=partial(_say, said))))
     except (ProcessRaisedException, ProcessExitedException) as error:
         reason = str(error).strip().splitlines()[-1]
         raise TrainingError(f"A process of the training failed: {reason}") from error
-    job.watch(job.task, 1, 1, "")
+    finally:
+        said.close()
+        listener.join()
+
+
+def _say(said: Connection, *progress: object) -> None:
+    said.send(progress)
+
+
+def _pass_on(heard: Connection, watch: Watch) -> None:
+    """Show what other processes say, until all of them have ended, in whatever way."""
+    with suppress(EOFError, OSError):
+        while True:
+            watch(*heard.recv())
 
 
 def device_of(accelerator: str) -> torch.device:
@@ -102,8 +120,8 @@ def device_of(accelerator: str) -> torch.device:
 
 
 def _fit(fabric: Any, job: Job) -> None:
-    device, folder = fabric.device, job.folder
-    job = replace(job, train_set=job.train_set.to(device), test_set=job.test_set.to(device))
+    device, folder, watch = fabric.device, job.folder, job.watch if fabric.global_rank == 0 else silent
+    job = replace(job, train_set=job.train_set.to(device), test_set=job.test_set.to(device), watch=watch)
     mean, (red, green, blue) = channel_statistics(job.train_set)
     std = (red or 1.0, green or 1.0, blue or 1.0)  # a colour that never varies is left as it is
     model = build_model(job.member.model, job.member.seed, job.train_set.num_classes, mean, std).to(device)

@@ -127,4 +127,5 @@ def _dynamics(recipe: StudentRecipe, channels: int) -> ConvDynamics:
         t1=recipe.t1,
         zero_last=recipe.zero_last,
         scale=recipe.f_scale,
+        pre_activation=recipe.pre_activation,
     )

@@ -118,6 +118,7 @@ class StudentRecipe:
         blocks: How many blocks a twin has instead; for a solver whose evaluations only a trained model tells.
         f_scale: What f is multiplied by, > 0. NODE(1) with t1 for it is the same function as NODE(t1).
         frozen: Whether f keeps its initial weights.
+        pre_activation: Whether f begins with an activation.
     """
 
     stem: Stem
@@ -136,6 +137,7 @@ class StudentRecipe:
     blocks: int | None = field(default=None, metadata={"later": True})
     f_scale: float = field(default=1.0, metadata={"later": True})
     frozen: bool = field(default=False, metadata={"later": True})
+    pre_activation: bool = field(default=False, metadata={"later": True})
 
     def __post_init__(self) -> None:
         fixed = self.solver.steps is not None and self.solver.method is not Method.REVERSIBLE

@@ -1,6 +1,7 @@
 """The right-hand side f(t, y) of the student: a stack of 3x3 convolutions that see the time as one more input channel.
 
     f = conv, [norm], activation, ..., conv, [norm]          `layers` convolutions, the last one without activation
+    f = activation, conv, [norm], ..., activation, conv, [norm]                                with `pre_activation`
 
 The extra channel, t / t1 at every pixel, is never made: its share of each convolution is computed apart (`time_map`), which
 is exact because nothing stands between the joining and the convolution. There is no batch normalisation: its statistics,
@@ -46,6 +47,8 @@ class ConvDynamics(nn.Module):
         t1: Horizon: time enters as t / t1, as 0 if t1 is 0. Finite, >= 0.
         zero_last: Whether f starts as f = 0: the last convolution (Norm.NONE) or the last norm (Norm.GROUP) is zero.
         scale: What the last layer's result is multiplied by, finite.
+        pre_activation: Whether an activation stands before the first convolution too (He et al. 2016, "Identity Mappings in
+            Deep Residual Networks"): then a single layer is no longer linear.
 
     Raises:
         InputError: If a value is out of range.
@@ -65,6 +68,7 @@ class ConvDynamics(nn.Module):
         t1: float,
         zero_last: bool = False,
         scale: float = 1.0,
+        pre_activation: bool = False,
     ) -> None:
         super().__init__()
         if layers < 1:
@@ -73,7 +77,7 @@ class ConvDynamics(nn.Module):
             raise InputError(f"t1 must be finite and >= 0, got {t1}. 1 is usual.")
         groups = norm_groups(channels)
         self.channels, self.t1, self.scale = channels, float(t1), scale
-        self.norm, self.activation = norm, activation
+        self.norm, self.activation, self.pre_activation = norm, activation, pre_activation
         self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(layers))
         self.time_kernels = nn.Parameter(torch.empty(layers, channels, 3, 3))
         norms = layers if norm is Norm.GROUP else 0
@@ -102,7 +106,7 @@ class ConvDynamics(nn.Module):
         """
         maps = time_maps(self.time_kernels, y.shape[2], y.shape[3])
         share = (t / self.t1 if self.t1 else torch.zeros_like(t)).to(maps[0].dtype).expand(y.shape[0], 1, 1, 1)
-        x, last = y, len(maps) - 1
+        x, last = self._activated(y) if self.pre_activation else y, len(maps) - 1
         for layer, time_map in enumerate(maps):
             x = self._layer(layer, share, time_map, x, y.dtype if layer == last else None)
         return x if self.scale == 1 else x * self.scale
@@ -120,6 +124,9 @@ class ConvDynamics(nn.Module):
         else:
             z = add_time_(z, share, time_map, relu=relu).to(out_dtype)
         return self._smooth(z) if inner else z
+
+    def _activated(self, x: State) -> State:
+        return F.relu(x) if self.activation is Activation.RELU else self._smooth(x)
 
     def _smooth(self, x: State) -> State:
         match self.activation:

@@ -29,15 +29,39 @@ class GlobalMaxPool(nn.Module):
         return features.amax((2, 3))
 
 
-def classification_head(channels: int, num_classes: int, pooling: Pooling = Pooling.AVERAGE) -> nn.Sequential:
+class MeanLinear(nn.Linear):
+    """A linear layer that averages over its inputs instead of adding them up, without bias, its weights of deviation 1.
+
+    A step of a given size then changes the logits as little as one of a bias further in front does.
+
+    Source:
+        Jordan 2024, airbench94_muon.
+    """
+
+    def __init__(self, features: int, num_classes: int) -> None:
+        super().__init__(features, num_classes, bias=False)
+        nn.init.normal_(self.weight)
+
+    def forward(self, features: Float[Tensor, "batch channels"]) -> Float[Tensor, "batch classes"]:
+        """Return the averages."""
+        return super().forward(features / self.in_features)
+
+
+def classification_head(
+    channels: int, num_classes: int, pooling: Pooling = Pooling.AVERAGE, *, mean_over_channels: bool = False
+) -> nn.Sequential:
     """Return global pooling followed by a linear layer, He-initialised with bias 0.
 
     Args:
         channels: Channels of the features, >= 1.
         num_classes: Classes to tell apart, >= 1.
         pooling: How the pixels of a channel become one number.
+        mean_over_channels: Whether the last layer is a `MeanLinear` instead.
     """
+    pool = GlobalAveragePool() if pooling is Pooling.AVERAGE else GlobalMaxPool()
+    if mean_over_channels:
+        return nn.Sequential(pool, MeanLinear(channels, num_classes))
     linear = nn.Linear(channels, num_classes)
     nn.init.kaiming_normal_(linear.weight)
     nn.init.zeros_(linear.bias)
-    return nn.Sequential(GlobalAveragePool() if pooling is Pooling.AVERAGE else GlobalMaxPool(), linear)
+    return nn.Sequential(pool, linear)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from nodestill.errors import InputError
 from nodestill.models.dynamics import ConvDynamics
-from nodestill.models.head import Pooling, classification_head
+from nodestill.models.head import Pooling
 from nodestill.models.normalize import NO_MEAN, NO_STD
-from nodestill.models.stem import Stem, as_state, encoders
+from nodestill.models.stem import Stem, as_state, encoders, head_behind
 from nodestill.ode import Solution, Solver, SolveStats, Status, StepRecord, solve
 from nodestill.ode.solver import no_times
 from nodestill.shapes import Images, Logits
@@ -178,7 +178,7 @@ def node_classifier(
         InputError: If a value is out of range.
     """
     encoder, *transitions = encoders(kind, [f.channels for f in dynamics], mean, std)
-    head = classification_head(dynamics[-1].channels, num_classes, pooling)
+    head = head_behind(kind, dynamics[-1].channels, num_classes, pooling)
     further = list(zip(transitions, dynamics[1:], strict=True))
     model = NeuralODEClassifier(encoder, dynamics[0], head, t1=dynamics[0].t1, solver=solver, further=further)
     return model.to(memory_format=torch.channels_last)

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from nodestill.models.dynamics import ConvDynamics
-from nodestill.models.head import Pooling, classification_head
+from nodestill.models.head import Pooling
 from nodestill.models.normalize import NO_MEAN, NO_STD
-from nodestill.models.stem import Stem, as_state, encoders
+from nodestill.models.stem import Stem, as_state, encoders, head_behind
 from nodestill.shapes import Images, Logits
 
 
@@ -66,5 +66,5 @@ def discrete_twin(
     for f in (f for some in blocks for f in some):
         f.time_kernels.requires_grad_(False)  # at t = 0 they add nothing
     widths = [some[0].channels for some in blocks]
-    head = classification_head(widths[-1], num_classes, pooling)
+    head = head_behind(kind, widths[-1], num_classes, pooling)
     return DiscreteTwin(encoders(kind, widths, mean, std), blocks, head).to(memory_format=torch.channels_last)

@@ -44,7 +44,9 @@ class Training:
         label_smoothing: Share of the target spread over all classes, in [0, 1).
         augment: How training images are varied.
         precision: Arithmetic outside an ODE's f, which has its own in `Solver.precision`.
-        vector_rate: Rate of biases and norms over `lr`, > 0; of Muon alone.
+        vector_rate: Rate of biases, norms and linear layers over `lr`, > 0; of Muon alone.
+        filter_norm: Root mean square of the norms of the filters that a convolution in front of a normalisation is brought to
+            before each step, in place of weight decay; 0 treats it as all others. Of Muon alone.
         double_softmax: Whether the labels' cross-entropy is taken of probabilities, as if they were logits: the paper's
             notation read literally. A mistake, and a control.
         hold_out: Whether a fixed tenth of the training images is kept from training and scored in place of the test images,
@@ -69,6 +71,7 @@ class Training:
     augment: Augment = field(default_factory=Augment)
     precision: Precision = Precision.FLOAT32
     vector_rate: float = field(default=1.0, metadata={"later": True})
+    filter_norm: float = field(default=0.0, metadata={"later": True})
     double_softmax: bool = field(default=False, metadata={"later": True})
     hold_out: bool = field(default=False, metadata={"later": True})
     compiled: bool = field(default=False, metadata={"moves_results": False})
@@ -87,6 +90,8 @@ class Training:
         )
         ours = self.vector_rate > 0 and (self.vector_rate == 1 or self.optimizer is Optimizer.MUON)
         _require(ours, "vector_rate", self.vector_rate, "be positive, and 1 unless the optimizer is muon", "8 is fast")
+        ours = self.filter_norm >= 0 and (self.filter_norm == 0 or self.optimizer is Optimizer.MUON)
+        _require(ours, "filter_norm", self.filter_norm, "not be negative, and 0 unless the optimizer is muon", "1 is fast")
         _require(0 < self.decay <= 1, "decay", self.decay, "lie in (0, 1]", "0.1 is the paper's")
         _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "lie in [0, 1)", "0 switches it off")
 
@@ -129,8 +134,11 @@ def build_optimizer(model: nn.Module, plan: Training) -> torch.optim.Optimizer:
 
 def _muon(model: nn.Module, plan: Training) -> Muon:
     """Return Muon for the kernels of all convolutions; time kernels of an f are no convolution of their own."""
-    kernels = {id(layer.weight): layer.weight for layer in model.modules() if isinstance(layer, nn.Conv2d)}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in kernels]
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    # A convolution has no bias here exactly where a normalisation follows, which would take it away again.
+    scaled = {id(layer.weight): layer.weight for layer in layers if plan.filter_norm and layer.bias is None}
+    kernels = {id(layer.weight): layer.weight for layer in layers if id(layer.weight) not in scaled}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in kernels | scaled]
     return Muon(
         list(kernels.values()),
         others,
@@ -138,4 +146,6 @@ def _muon(model: nn.Module, plan: Training) -> Muon:
         momentum=plan.momentum,
         weight_decay=plan.weight_decay,
         vector_rate=plan.vector_rate,
+        normalized=list(scaled.values()),
+        filter_norm=plan.filter_norm,
     )
