@@ -22,7 +22,9 @@ def test_a_convolution_moves_as_its_matrix_does_in_torch(shape):
     conv = nn.Parameter(torch.zeros(shape).to(memory_format=torch.channels_last))
     matrix = nn.Parameter(as_matrix(conv))
     ours = Muon([conv], [], lr=0.1, momentum=0.8, weight_decay=0.0)
-    theirs = torch.optim.Muon([matrix], lr=0.1, momentum=0.8, weight_decay=0.0, nesterov=True, adjust_lr_fn="original")
+    theirs = torch.optim.Muon(
+        [matrix], lr=0.1, momentum=0.8, weight_decay=0.0, nesterov=True, adjust_lr_fn="original", ns_steps=3
+    )
     for _ in range(3):
         conv.grad = torch.randn(shape)
         matrix.grad = as_matrix(conv.grad)
@@ -57,7 +59,7 @@ def test_an_orthogonal_update_has_equal_singular_values():
         update = torch.randn(rows, columns, 3, 3)
         update[0] *= 100  # one direction dwarfs the others
         values = torch.linalg.svdvals(as_matrix(orthogonal(update))) / max(1.0, rows / (9 * columns)) ** 0.5
-        assert float(values.min()) > 0.3
+        assert float(values.min()) > 0.2  # of a hundredth of the largest, in three rounds
         assert float(values.max()) < 1.3
 
 

@@ -18,6 +18,9 @@ from nodestill.precision import Precision
 from nodestill.training.objectives import Objective
 from nodestill.training.schedule import Training, build_optimizer, learning_rate
 
+# Fabric tells what it was asked for, in each of its processes; its own level is set when it is loaded, this one is not.
+logging.getLogger("lightning.fabric.utilities").setLevel(logging.WARNING)
+
 
 @dataclass(frozen=True)
 class EpochRecord:
@@ -50,7 +53,6 @@ def fabric_for(accelerator: str, devices: int = 1, precision: Precision = Precis
     """
     from lightning.fabric import Fabric
 
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it prints the precision it was asked for
     arithmetic = "bf16-mixed" if precision is Precision.BFLOAT16 else "32-true"
     strategy = "ddp_spawn" if devices > 1 else "auto"
     try:
