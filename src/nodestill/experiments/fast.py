@@ -34,10 +34,10 @@ def _quickest(epochs: int, views: Augment) -> Training:
     """Return how a student is trained whose convolutions stand in an equation or in front of a BatchNorm."""
     return Training(
         Optimizer.MUON,
-        0.1,
+        0.05,
         epochs,
         momentum=0.6,
-        weight_decay=0.3,
+        weight_decay=0.15,
         batch_size=500,
         schedule=Schedule.TRIANGLE,
         milestones=(0.02,),
