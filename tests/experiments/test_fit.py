@@ -1,8 +1,11 @@
 """Training one member: stopped anywhere and resumed it is, bit for bit, the training that was never stopped."""
 
 import json
+import time
 from dataclasses import replace
+from multiprocessing import Pipe, get_context
 from pathlib import Path
+from signal import SIGTERM
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ import torch
 import tiny
 from nodestill.data import channel_statistics
 from nodestill.errors import DataError, TimeUp, TrainingError
-from nodestill.experiments.fit import device_of, train_member
+from nodestill.experiments.fit import _pass_on, _say, device_of, train_member
 from nodestill.experiments.loaded import load_run
 from nodestill.models import Norm, Normalize, Stem, Whitening
 from nodestill.ode import Method, Solver
@@ -207,3 +210,25 @@ def test_a_whitening_layer_learns_from_the_training_images_and_is_kept(tmp_path)
 
 def test_the_device_is_a_torch_device():
     assert device_of("cpu") == torch.device("cpu")
+
+
+def test_what_another_process_says_is_shown_until_it_ends():
+    heard, said = Pipe(duplex=False)
+    for step in (1, 2):
+        _say(said, "train", step, 2, "")
+    said.close()
+    seen = []
+    _pass_on(heard, lambda *progress: seen.append(progress), stopped := [])
+    assert seen == [("train", 1, 2, ""), ("train", 2, 2, "")]
+    assert stopped == []
+
+
+def test_a_watcher_that_raises_ends_the_other_processes():
+    heard, said = Pipe(duplex=False)
+    worker = get_context("spawn").Process(target=time.sleep, args=(60,))
+    worker.start()
+    _say(said, "train", 1, STEPS, "")
+    _pass_on(heard, stop_at(1), stopped := [])
+    worker.join(30)
+    assert worker.exitcode == -SIGTERM
+    assert [type(error) for error in stopped] == [TimeUp]

@@ -1,9 +1,10 @@
 """Training one member: build, resume, train, save after each epoch, evaluate, mark as done."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import active_children
 from multiprocessing.connection import Connection
 from threading import Thread
 from typing import Any
@@ -91,11 +92,14 @@ def _fit_in_processes(fabric: Any, job: Job) -> None:
     from torch.multiprocessing import Pipe, ProcessExitedException, ProcessRaisedException
 
     heard, said = Pipe(duplex=False)  # no lock, that a process which is killed might hold
-    listener = Thread(target=_pass_on, args=(heard, job.watch), daemon=True)
+    stopped: list[Exception] = []
+    listener = Thread(target=_pass_on, args=(heard, job.watch, stopped), daemon=True)
     listener.start()
     try:
         fabric.launch(partial(_fit, job=replace(job, watch=partial(_say, said))))
     except (ProcessRaisedException, ProcessExitedException) as error:
+        if stopped:
+            raise stopped[0] from None
         reason = str(error).strip().splitlines()[-1]
         raise TrainingError(f"A process of the training failed: {reason}") from error
     finally:
@@ -107,11 +111,22 @@ def _say(said: Connection, *progress: object) -> None:
     said.send(progress)
 
 
-def _pass_on(heard: Connection, watch: Watch) -> None:
-    """Show what other processes say, until all of them have ended, in whatever way."""
+def _pass_on(heard: Connection, watch: Watch, stopped: list[Exception]) -> None:
+    """Show what other processes say until all of them have ended; should that raise, say so in `stopped` and end them."""
+    for progress in _told(heard):
+        try:
+            watch(*progress)
+        except Exception as error:  # whatever it is, nobody listens from now on, and who speaks would wait for ever
+            stopped.append(error)
+            for process in active_children():
+                process.terminate()
+            return
+
+
+def _told(heard: Connection) -> Iterator[tuple[str, int, int, str]]:
     with suppress(EOFError, OSError):
         while True:
-            watch(*heard.recv())
+            yield heard.recv()
 
 
 def device_of(accelerator: str) -> torch.device:
