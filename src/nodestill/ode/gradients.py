@@ -2,10 +2,11 @@
 
 DIRECT and RECOMPUTE, here, pull the gradient back through the very steps that were taken, with their sizes held constant: no
 derivative of step-size control, so nothing of one image leaks into another. RECOMPUTE makes the evaluations of each step again
-from the state it started from; DIRECT kept them (`trace.py`). ADJOINT and the reversible method have files of their own.
+from the state it started from, on a CPU those of a part of the batch at a time, so that what their derivatives need is small
+beside the states; DIRECT kept them (`trace.py`). ADJOINT and the reversible method have files of their own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ from nodestill.ode.solver import GradientMode, Method, failures
 from nodestill.ode.step import Kept, add, evaluate, like_state, pull_back_step, take_step, without_autocast
 from nodestill.ode.tableaus import Tableau
 from nodestill.ode.trace import Taken, Trace
+
+_FEW_STEPS = 4  # a solve of no more goes back with the whole batch at once: it holds little anyway, and small parts are slower
+_PART_IMAGES, _PART_BYTES = 32, 2**19  # a longer one in parts of no fewer images, nor fewer bytes of state: they fill a CPU
 
 
 def differentiable(problem: Problem, sizes: Sizes | None, y0: Tensor) -> tuple[Progress, Tensor, tuple[Tensor, ...]]:
@@ -88,15 +92,8 @@ class _Solve(torch.autograd.Function):
             cotangent = add(cotangent, _of_arrived(of_ends[target], ctx.failed))
             if cotangent is None and of_error is None:
                 continue
-            for taken in ctx.trace.backwards(ctx.problem.field, ctx.problem.tableau, target):
-                taken = taken.accepted()
-                if len(taken.t) == 0:
-                    continue  # f need not bear a batch of none
-                tableau, kept = _evaluations(ctx.problem, taken, of_error is not None)
-                if not ctx.checked:
-                    check_leaves(ctx.parameters, kept[0])
-                    ctx.checked = True
-                cotangent, new = _pull_back(tableau, kept, taken, cotangent, of_error, wanted)
+            for taken in _steps_back(ctx, target, of_error is not None):
+                cotangent, new = _pull_back(ctx, taken, cotangent, of_error, wanted)
                 gradients = [add(total, part) for total, part in zip(gradients, new, strict=True)]
         by_parameter = dict(zip(map(id, wanted), gradients, strict=True))
         return None, None, None, cotangent, *[by_parameter.get(id(p)) for p in ctx.parameters]
@@ -107,15 +104,36 @@ def _of_arrived(gradient: Tensor | None, failed: Tensor) -> Tensor | None:
     return None if gradient is None else torch.where(like_state(failed, gradient).bool(), 0.0, gradient)
 
 
+def _steps_back(ctx: Any, target: int, of_error: bool) -> Iterator[Taken]:
+    """Yield the steps towards a target, the last one first: of the images that took them, and of how many at once.
+
+    What the error estimate needs is not kept.
+    """
+    for taken in ctx.trace.backwards(ctx.problem.field, ctx.problem.tableau, target):
+        taken = (taken._replace(kept=()) if of_error else taken).accepted()
+        if len(taken.t) == 0:
+            continue  # f need not bear a batch of none
+        yield from taken.parts(len(taken.t) if taken.kept else _at_once(ctx.trace, taken.y))
+
+
+def _at_once(trace: Trace, y: Tensor) -> int:
+    """Return how many images go back through a step together, whose evaluations are then in memory at once."""
+    if trace.steps <= _FEW_STEPS or y.device.type != "cpu":
+        return len(y)
+    return max(_PART_IMAGES, _PART_BYTES * len(y) // max(y.nbytes, 1))
+
+
 def _pull_back(
-    tableau: Tableau,
-    kept: tuple[Kept, ...],
-    taken: Taken,
-    cotangent: Tensor | None,
-    of_error: Tensor | None,
-    wanted: Sequence[Tensor],
+    ctx: Any, taken: Taken, cotangent: Tensor | None, of_error: Tensor | None, wanted: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """Pull the cotangent of the batch back through one step of those images that took it."""
+    """Pull the cotangent of the batch back through one step of some images.
+
+    The evaluations are this function's alone, so that they are gone before those of another step are made.
+    """
+    tableau, kept = _evaluations(ctx.problem, taken, of_error is not None)
+    if not ctx.checked:
+        check_leaves(ctx.parameters, kept[0])
+        ctx.checked = True
     whole = _shaped(cotangent, taken, of_error)
     part = whole if taken.index is None else whole[taken.index]
     if of_error is not None:
@@ -140,9 +158,7 @@ def _dense_like(cotangent: Tensor, y: Tensor) -> Tensor:
 
 def _evaluations(problem: Problem, taken: Taken, of_error: bool) -> tuple[Tableau, tuple[Kept, ...]]:
     """Return the evaluations of a step that its solution needs, or its error as well, and the tableau of just these."""
-    if of_error:
-        return problem.tableau, _made(problem, problem.tableau, taken._replace(kept=()))
-    tableau = problem.tableau.without_error
+    tableau = problem.tableau if of_error else problem.tableau.without_error
     return tableau, _made(problem, tableau, taken)
 
 

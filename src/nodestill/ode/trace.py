@@ -39,6 +39,14 @@ class Taken(NamedTuple):
         """Return the step of those images that accepted it."""
         return self.only(torch.nonzero(self.h)[:, 0]) if self.rejections else self
 
+    def parts(self, images: int) -> Iterator["Taken"]:
+        """Yield the step of no more than so many images at a time, shared out evenly, without evaluations that were kept."""
+        if len(self.t) <= images:
+            yield self
+            return
+        for chosen in torch.arange(len(self.t), device=self.t.device).tensor_split(-(-len(self.t) // images)):
+            yield self.only(chosen)
+
 
 @runtime_checkable
 class Steps(Protocol):
@@ -66,7 +74,8 @@ class Trace:
         self.stretches: list[list[Taken]] = []
         self.keeps_evaluations = keeps_evaluations
         self._batch, self._budget = batch, budget
-        self._spacing, self._steps, self._bytes = 1, 0, 0
+        self._spacing, self._bytes = 1, 0
+        self.steps = 0  # how many were heard of, towards all targets
 
     def begin(self) -> None:
         """Start the steps towards the next target."""
@@ -76,9 +85,9 @@ class Trace:
         """Keep a step, and give up states that are too many by now."""
         steps = self.stretches[-1]
         steps.append(taken if len(steps) % self._spacing == 0 else taken._replace(y=None))
-        self._steps += 1
+        self.steps += 1
         self._bytes += 0 if steps[-1].y is None else steps[-1].y.nbytes
-        if not self.keeps_evaluations and self._spacing**2 < self._steps and self._bytes > self._budget:
+        if not self.keeps_evaluations and self._spacing**2 < self.steps and self._bytes > self._budget:
             self._spacing *= 2
             self.stretches = [self._thinned(steps) for steps in self.stretches]
             self._bytes = sum(taken.y.nbytes for steps in self.stretches for taken in steps if taken.y is not None)
