@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodestill.models import ConvDynamics
+from nodestill.errors import InputError
+from nodestill.models import Activation, ConvDynamics
 from nodestill.ode import GradientMode, Method, Solver, StepControl, StepRecord, calibrated, solve
 from nodestill.precision import Precision
 
@@ -27,6 +28,8 @@ class AsUsual(nn.Module):
 
     def __init__(self, f: ConvDynamics) -> None:
         super().__init__()
+        if f.pre_activation or f.scale != 1 or f.activation is not Activation.RELU:
+            raise InputError("Only f with ReLU behind its convolutions and scale 1 is written here as it is usually written.")
         self.f, self.t1 = f, f.t1
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:

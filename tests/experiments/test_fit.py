@@ -1,19 +1,16 @@
 """Training one member: stopped anywhere and resumed it is, bit for bit, the training that was never stopped."""
 
 import json
-import time
 from dataclasses import replace
-from multiprocessing import Pipe, get_context
 from pathlib import Path
-from signal import SIGTERM
 
 import pytest
 import torch
 
 import tiny
 from nodestill.data import channel_statistics
-from nodestill.errors import DataError, TimeUp, TrainingError
-from nodestill.experiments.fit import _pass_on, _say, device_of, train_member
+from nodestill.errors import DataError, InputError, TimeUp, TrainingError
+from nodestill.experiments.fit import device_of, train_member
 from nodestill.experiments.loaded import load_run
 from nodestill.models import Norm, Normalize, Stem, Whitening
 from nodestill.ode import Method, Solver
@@ -212,23 +209,20 @@ def test_the_device_is_a_torch_device():
     assert device_of("cpu") == torch.device("cpu")
 
 
-def test_what_another_process_says_is_shown_until_it_ends():
-    heard, said = Pipe(duplex=False)
-    for step in (1, 2):
-        _say(said, "train", step, 2, "")
-    said.close()
-    seen = []
-    _pass_on(heard, lambda *progress: seen.append(progress), stopped := [])
-    assert seen == [("train", 1, 2, ""), ("train", 2, 2, "")]
-    assert stopped == []
+@pytest.mark.slow  # two processes are started three times
+def test_a_training_in_two_processes_is_stopped_by_its_watcher_and_goes_on(tmp_path):
+    member = tiny.teacher(replace(tiny.MUON, epochs=100), width=2)  # so many that it lasts while its processes are ended
+    whole, broken = tiny.job(tmp_path / "whole", member), tiny.job(tmp_path / "broken", member)
+    train_member(whole, "cpu", 2)
 
+    def watch(task: str, done: int, total: int, note: str) -> None:
+        if done == 5:
+            raise TimeUp("stopped by the test")
 
-def test_a_watcher_that_raises_ends_the_other_processes():
-    heard, said = Pipe(duplex=False)
-    worker = get_context("spawn").Process(target=time.sleep, args=(60,))
-    worker.start()
-    _say(said, "train", 1, STEPS, "")
-    _pass_on(heard, stop_at(1), stopped := [])
-    worker.join(30)
-    assert worker.exitcode == -SIGTERM
-    assert [type(error) for error in stopped] == [TimeUp]
+    with pytest.raises(TimeUp):
+        train_member(replace(broken, watch=watch), "cpu", 2)
+    assert not broken.folder.is_done
+    with pytest.raises(InputError, match=r"begun in 2 process\(es\) and would go on in 1"):
+        train_member(broken, "cpu", 1)
+    train_member(broken, "cpu", 2)
+    assert without_times(whole.folder) == without_times(broken.folder)

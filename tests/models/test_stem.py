@@ -1,6 +1,7 @@
 """What stands around the equations of a SMOOTH model: kernels that pass on, norms without a scale, a head that averages."""
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from nodestill.models import Activation, ConvDynamics, Norm, Pooling, Stem, node_classifier
@@ -31,8 +32,19 @@ def test_norms_of_a_smooth_model_learn_a_bias_and_no_scale():
 
 
 def test_a_smooth_head_normalises_the_end_of_the_last_equation_and_averages_over_channels(generator):
-    norm, activation, pool, linear = smooth_model().eval().head
+    head = smooth_model().eval().head
+    norm, linear = head[0], head[-1]
+    with torch.no_grad():
+        for values in (norm.running_mean, norm.running_var, norm.bias):
+            values.copy_(0.5 + torch.rand(6, generator=generator))
     y1 = torch.randn((5, 6, 7, 7), generator=generator)
-    expected = activation(norm(y1)).amax((2, 3)) @ linear.weight.T / 6
-    torch.testing.assert_close(linear(pool(activation(norm(y1)))), expected)
+    shift, scale, bias = (part.view(6, 1, 1) for part in (norm.running_mean, norm.running_var.sqrt(), norm.bias))
+    expected = F.gelu((y1 - shift) / scale + bias, approximate="tanh").amax((2, 3)) @ linear.weight.T / 6
+    torch.testing.assert_close(head(y1), expected, rtol=1e-4, atol=1e-4)
     assert linear.bias is None
+
+
+def test_a_smooth_model_normalises_the_end_of_an_equation_before_its_transition():
+    (_, first), (second, _) = smooth_model().equations
+    assert [type(layer) for layer in second[:3]] == [nn.BatchNorm2d, nn.GELU, nn.Conv2d]
+    assert second[0].num_features == first.channels

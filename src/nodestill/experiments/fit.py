@@ -1,24 +1,21 @@
 """Training one member: build, resume, train, save after each epoch, evaluate, mark as done."""
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import active_children
-from multiprocessing.connection import Connection
-from threading import Thread
 from typing import Any
 
 import torch
 from torch import nn
 
 from nodestill.data import Batch, ImageSet, channel_statistics
-from nodestill.errors import TrainingError
+from nodestill.errors import InputError
 from nodestill.experiments.alone import alone_in
 from nodestill.experiments.environment import environment
 from nodestill.experiments.inner_attack import inner_attack
 from nodestill.experiments.loaded import load_run
 from nodestill.experiments.members import Member, build_model
+from nodestill.experiments.processes import Watch, in_processes
 from nodestill.experiments.recipe import Distillation, DistillationObjective, StudentRecipe, TeacherRecipe
 from nodestill.experiments.scoring import monitor, score
 from nodestill.experiments.store import RunFolder, Store
@@ -30,7 +27,6 @@ from nodestill.training.matching import logit_loss, mean_loss
 from nodestill.training.robust_objectives import adversarially_supervised, ard, rslad
 
 _WHITENED_IMAGES = 5000
-Watch = Callable[[str, int, int, str], None]  # task, done, total, note
 
 
 def silent(task: str, done: int, total: int, note: str) -> None:
@@ -81,52 +77,14 @@ def train_member(job: Job, accelerator: str, devices: int) -> None:
     fabric = fabric_for(accelerator, devices, job.member.training.precision)
     with alone_in(job.folder.path):
         if devices > 1:
-            _fit_in_processes(fabric, job)
+            in_processes(fabric, partial(_fit_watched, job=job), job.watch)
         else:
             fabric.launch()
             _fit(fabric, job)
 
 
-def _fit_in_processes(fabric: Any, job: Job) -> None:
-    """Fit in one process per device; the first of them says how far it is."""
-    from torch.multiprocessing import Pipe, ProcessExitedException, ProcessRaisedException
-
-    heard, said = Pipe(duplex=False)  # no lock, that a process which is killed might hold
-    stopped: list[Exception] = []
-    listener = Thread(target=_pass_on, args=(heard, job.watch, stopped), daemon=True)
-    listener.start()
-    try:
-        fabric.launch(partial(_fit, job=replace(job, watch=partial(_say, said))))
-    except (ProcessRaisedException, ProcessExitedException) as error:
-        if stopped:
-            raise stopped[0] from None
-        reason = str(error).strip().splitlines()[-1]
-        raise TrainingError(f"A process of the training failed: {reason}") from error
-    finally:
-        said.close()
-        listener.join()
-
-
-def _say(said: Connection, *progress: object) -> None:
-    said.send(progress)
-
-
-def _pass_on(heard: Connection, watch: Watch, stopped: list[Exception]) -> None:
-    """Show what other processes say until all of them have ended; should that raise, say so in `stopped` and end them."""
-    for progress in _told(heard):
-        try:
-            watch(*progress)
-        except Exception as error:  # whatever it is, nobody listens from now on, and who speaks would wait for ever
-            stopped.append(error)
-            for process in active_children():
-                process.terminate()
-            return
-
-
-def _told(heard: Connection) -> Iterator[tuple[str, int, int, str]]:
-    with suppress(EOFError, OSError):
-        while True:
-            yield heard.recv()
+def _fit_watched(fabric: Any, watch: Watch, job: Job) -> None:
+    _fit(fabric, replace(job, watch=watch))
 
 
 def device_of(accelerator: str) -> torch.device:
@@ -143,9 +101,10 @@ def _fit(fabric: Any, job: Job) -> None:
     learn_whitening(model, job.train_set)
     learner = set_up(model, job.member.training, fabric)
     done = folder.load_state(model, learner.optimizer.optimizer)
+    _check_processes(folder, done, fabric.world_size)
     if fabric.global_rank == 0:
         folder.write("recipe.json", job.description())
-        folder.write("environment.json", environment(device))
+        folder.write("environment.json", environment(device) | {"processes": fabric.world_size})
         folder.write_rows("training.jsonl", folder.rows("training.jsonl")[:done])  # an epoch may be logged but not saved
     _train(learner, model, job, done)
     if fabric.global_rank == 0:
@@ -153,6 +112,16 @@ def _fit(fabric: Any, job: Job) -> None:
         folder.write("evaluation.json", score(model, job.test_set, _teacher(job)))
         folder.finish()
     fabric.barrier()
+
+
+def _check_processes(folder: RunFolder, done: int, processes: int) -> None:
+    """Refuse to go on in another number of processes: each takes the batch statistics of its share."""
+    before = folder.read("environment.json").get("processes", 1) if done else processes
+    if before != processes:
+        raise InputError(
+            f"{folder.path} was begun in {before} process(es) and would go on in {processes}, with other batch statistics. "
+            f"Use --devices {before}, or another --store."
+        )
 
 
 def learn_whitening(model: nn.Module, images: ImageSet) -> None:

@@ -102,7 +102,7 @@ class StudentRecipe:
     """A Neural ODE classifier NODE(t1): stem, solve of y' = f(t, y) from 0 to t1, pooled linear head.
 
     Args:
-        stem: How the image becomes the initial state.
+        stem: How the image becomes the initial state, and what stands between equations and behind the last.
         channels: Channels of the state.
         t1: Time horizon, >= 0; 0 leaves the stem alone.
         solver: How the ODE is solved, in training and in evaluation.

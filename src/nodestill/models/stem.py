@@ -1,4 +1,4 @@
-"""The convolutions in front of a differential equation and between two: pictures become its initial state."""
+"""What stands in front of a differential equation, between two, and behind the last: a `Stem` names them all."""
 
 from collections.abc import Sequence
 from enum import Enum
@@ -22,7 +22,7 @@ class Stem(Enum):
     FLAT = "flat"  # one convolution, same size: for 8x8 pictures
     DOWN4 = "down4"  # two convolutions of stride 2: 32x32 pictures become 8x8
     WHITENED = "whitened"  # patch whitening, then a transition: 32x32 pictures become 15x15
-    SMOOTH = "smooth"  # the same with GELU, quick batch statistics and few weights of its own: see `transition`
+    SMOOTH = "smooth"  # the same with GELU, and with a BatchNorm and GELU behind each equation: see `transition`, `head_behind`
 
 
 def stem(kind: Stem, channels: int) -> nn.Sequential:

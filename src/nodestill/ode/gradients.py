@@ -2,8 +2,9 @@
 
 DIRECT and RECOMPUTE, here, pull the gradient back through the very steps that were taken, with their sizes held constant: no
 derivative of step-size control, so nothing of one image leaks into another. RECOMPUTE makes the evaluations of each step again
-from the state it started from, on a CPU those of a part of the batch at a time, so that what their derivatives need is small
-beside the states; DIRECT kept them (`trace.py`). ADJOINT and the reversible method have files of their own.
+from the state it started from, on a CPU those of a part of the batch at a time where each image has steps of its own, so that
+what their derivatives need is small beside the states; DIRECT kept them (`trace.py`). ADJOINT and the reversible method have
+files of their own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from nodestill.ode.adjoint import AdjointSolve
 from nodestill.ode.march import Problem, Progress, Sizes, travel
 from nodestill.ode.reversible import ReversibleSolve
 from nodestill.ode.scope import asked_for, check_leaves, check_weights
-from nodestill.ode.solver import GradientMode, Method, failures
+from nodestill.ode.solver import GradientMode, Method, Solver, StepControl, failures
 from nodestill.ode.step import Kept, add, evaluate, like_state, pull_back_step, take_step, without_autocast
 from nodestill.ode.tableaus import Tableau
 from nodestill.ode.trace import Taken, Trace
@@ -113,12 +114,17 @@ def _steps_back(ctx: Any, target: int, of_error: bool) -> Iterator[Taken]:
         taken = (taken._replace(kept=()) if of_error else taken).accepted()
         if len(taken.t) == 0:
             continue  # f need not bear a batch of none
-        yield from taken.parts(len(taken.t) if taken.kept else _at_once(ctx.trace, taken.y))
+        yield from taken.parts(len(taken.t) if taken.kept else _at_once(ctx.problem.solver, ctx.trace, taken.y))
 
 
-def _at_once(trace: Trace, y: Tensor) -> int:
-    """Return how many images go back through a step together, whose evaluations are then in memory at once."""
-    if trace.steps <= _FEW_STEPS or y.device.type != "cpu":
+def _at_once(solver: Solver, trace: Trace, y: Tensor) -> int:
+    """Return how many images go back through a step together, whose evaluations are then in memory at once.
+
+    All of them, unless f has seen parts of the batch in the forward pass too, as it does where each image has steps of its own:
+    an f that joins the images of a batch, as anybody's may, keeps its gradient.
+    """
+    alone = solver.method.is_adaptive and solver.step_control is StepControl.PER_IMAGE
+    if not alone or trace.steps <= _FEW_STEPS or y.device.type != "cpu":
         return len(y)
     return max(_PART_IMAGES, _PART_BYTES * len(y) // max(y.nbytes, 1))
 

@@ -72,8 +72,9 @@ class Solver:
         gradient: How the solve is differentiated; REVERSIBLE has its own way and pays no heed.
         kept_bytes: RECOMPUTE keeps the state at each accepted step up to so many bytes. Above it only every k-th step keeps
             its own, k the smallest power of two that meets the budget or reaches the square root of the number of steps;
-            the states between are made again. Moves no result beyond rounding. Evaluations made again are not counted:
-            those of one step, on a CPU and after more than four steps those of a part of the batch, at a time.
+            the states between are made again. Moves no result beyond rounding. Evaluations made again do not count
+            towards these bytes: those of one step at a time, and of a part of the batch on a CPU, under PER_IMAGE control and
+            after more than four steps.
         compiled: Whether steps that no gradient is asked of, evaluation's and the way forward of RECOMPUTE and ADJOINT, run
             as compiled graphs: faster, after ten seconds or so of compiling at the first solve. Needs a C++ compiler; moves
             no result beyond rounding.

@@ -40,7 +40,7 @@ class Taken(NamedTuple):
         return self.only(torch.nonzero(self.h)[:, 0]) if self.rejections else self
 
     def parts(self, images: int) -> Iterator["Taken"]:
-        """Yield the step of no more than so many images at a time, shared out evenly, without evaluations that were kept."""
+        """Yield the step of no more than so many images at a time, shared out evenly; of parts without what was kept."""
         if len(self.t) <= images:
             yield self
             return
@@ -75,7 +75,7 @@ class Trace:
         self.keeps_evaluations = keeps_evaluations
         self._batch, self._budget = batch, budget
         self._spacing, self._bytes = 1, 0
-        self.steps = 0  # how many were heard of, towards all targets
+        self.steps = 0  # how many were heard of, towards all targets: steps that any image accepted
 
     def begin(self) -> None:
         """Start the steps towards the next target."""

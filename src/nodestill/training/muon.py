@@ -1,9 +1,9 @@
 """Muon: momentum whose step is made orthogonal, for convolutions; Nesterov momentum for all other parameters.
 
-Biases and norms may have a higher rate: their gradient is small beside that of an orthogonal step's kernels.
+Biases, norms and linear layers may have a higher rate: their gradient is small beside that of an orthogonal step's kernels.
 
-The weights of a convolution are a matrix from patches to channels. Its momentum is replaced by the nearest matrix with all
-singular values equal, so that no direction is learned slowly only because its gradient is small.
+The weights of a convolution are a matrix from patches to channels. Its momentum is replaced by a matrix of about equal
+singular values, so that few directions are learned slowly only because their gradient is small.
 """
 
 from collections.abc import Sequence
@@ -31,9 +31,9 @@ class Muon(torch.optim.Optimizer):
         filter_norm: That size: the root mean square of the norms of its filters, > 0 if there are such weights.
 
     Source:
-        Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; quintic iteration and scale as there.
-        torch.optim.Muon is the same for matrices and refuses convolutions. Weights of one size: Jordan's airbench94_muon, with
-        `filter_norm` 1.
+        Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; quintic iteration and scale as there, in
+        three rounds instead of five, and weights of one size, both as in Jordan's airbench94_muon, which has `filter_norm` 1.
+        torch.optim.Muon is the same for matrices and refuses convolutions.
     """
 
     def __init__(
@@ -80,11 +80,14 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(update: Tensor) -> Tensor:
-    """Return the update of a convolution with singular values near max(1, sqrt(rows / columns)), as its own shape."""
+    """Return the update of a convolution with its singular values brought towards max(1, sqrt(rows / columns)).
+
+    In three rounds those below a twentieth of the norm stay smaller.
+    """
     matrix = update.permute(0, 2, 3, 1).flatten(1)  # as it lies in memory, channels-last
     rows, columns = matrix.shape
     x = matrix.t() if rows > columns else matrix
-    x = (x / (x.norm() + 1e-7)).bfloat16()  # as its authors do: four times as fast, and the values need not be equal exactly
+    x = (x / (x.norm() + 1e-7)).bfloat16()  # as its authors do: faster where there are such units, and near is enough
     a, b, c = _QUINTIC
     for _ in range(_ROUNDS):
         gram = x @ x.t()

@@ -45,7 +45,7 @@ class Training:
         augment: How training images are varied.
         precision: Arithmetic outside an ODE's f, which has its own in `Solver.precision`.
         vector_rate: Rate of biases, norms and linear layers over `lr`, > 0; of Muon alone.
-        filter_norm: Root mean square of the norms of the filters that a convolution in front of a normalisation is brought to
+        filter_norm: Root mean square of the norms of the filters that a convolution in front of a BatchNorm is brought to
             before each step, in place of weight decay; 0 treats it as all others. Of Muon alone.
         double_softmax: Whether the labels' cross-entropy is taken of probabilities, as if they were logits: the paper's
             notation read literally. A mistake, and a control.
@@ -89,9 +89,21 @@ class Training:
             not needs_peak or len(self.milestones) == 1, "milestones", self.milestones, "be one peak for triangle", "try 0.2"
         )
         ours = self.vector_rate > 0 and (self.vector_rate == 1 or self.optimizer is Optimizer.MUON)
-        _require(ours, "vector_rate", self.vector_rate, "be positive, and 1 unless the optimizer is muon", "8 is fast")
+        _require(
+            ours,
+            "vector_rate",
+            self.vector_rate,
+            "be positive, and 1 unless the optimizer is muon",
+            "500 is fast where logits are means",
+        )
         ours = self.filter_norm >= 0 and (self.filter_norm == 0 or self.optimizer is Optimizer.MUON)
-        _require(ours, "filter_norm", self.filter_norm, "not be negative, and 0 unless the optimizer is muon", "1 is fast")
+        _require(
+            ours,
+            "filter_norm",
+            self.filter_norm,
+            "not be negative, and 0 unless the optimizer is muon",
+            "the fast recipes have 0.4",
+        )
         _require(0 < self.decay <= 1, "decay", self.decay, "lie in (0, 1]", "0.1 is the paper's")
         _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "lie in [0, 1)", "0 switches it off")
 
@@ -135,8 +147,9 @@ def build_optimizer(model: nn.Module, plan: Training) -> torch.optim.Optimizer:
 def _muon(model: nn.Module, plan: Training) -> Muon:
     """Return Muon for the kernels of all convolutions; time kernels of an f are no convolution of their own."""
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
-    # A convolution has no bias here exactly where a normalisation follows, which would take it away again.
-    scaled = {id(layer.weight): layer.weight for layer in layers if plan.filter_norm and layer.bias is None}
+    # A convolution that is trained has no bias here exactly where a BatchNorm follows, which would take it away again.
+    without_bias = [layer.weight for layer in layers if layer.bias is None and layer.weight.requires_grad]
+    scaled = {id(weight): weight for weight in without_bias if plan.filter_norm}
     kernels = {id(layer.weight): layer.weight for layer in layers if id(layer.weight) not in scaled}
     others = [parameter for parameter in model.parameters() if id(parameter) not in kernels | scaled]
     return Muon(
