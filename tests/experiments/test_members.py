@@ -160,3 +160,10 @@ def test_a_twin_can_be_told_how_many_blocks_it_has():
     twin = build_model(replace(tiny.recipe().student, solver=Solver(), twin=True, blocks=3), 0, 3)
     assert isinstance(twin, DiscreteTwin)
     assert [len(blocks) for blocks in twin.blocks] == [3]
+
+
+def test_f_is_what_the_recipe_says():
+    changed = replace(tiny.recipe().student, pre_activation=True, f_scale=0.5)
+    for student in (tiny.recipe().student, changed):
+        f = build_model(student, 0, 10).dynamics
+        assert (f.pre_activation, f.scale) == (student.pre_activation, student.f_scale)
