@@ -77,7 +77,7 @@ def train_member(job: Job, accelerator: str, devices: int) -> None:
     fabric = fabric_for(accelerator, devices, job.member.training.precision)
     with alone_in(job.folder.path):
         if devices > 1:
-            in_processes(fabric, partial(_fit_watched, job=job), job.watch)
+            in_processes(fabric, partial(_fit_watched, job=replace(job, watch=silent)), job.watch)
         else:
             fabric.launch()
             _fit(fabric, job)
