@@ -68,7 +68,7 @@ def account(folder: Path) -> dict:
         "flop": 6 * views[0] * macs[0] + 6 * views[1] * macs[1] + 2 * _asked(student) * macs[0],
         "share_of_f": student["evaluation"]["cost"]["macs_in_f"] / macs[1],
         "parameters": student["evaluation"]["cost"]["parameters"],
-        "solvers": student["solvers"],
+        "solvers": _of_most_images(student["solvers"]),
         "data": student["recipe"]["provenance"],
     }
 
@@ -79,6 +79,12 @@ def _asked(student: dict) -> int:
     if not recipe["model"]["distillation"].get("once", False):
         return recipe["train_images"] * epochs
     return recipe["train_images"] * (2 if recipe["model"]["training"]["augment"]["flip"] else 1)
+
+
+def _of_most_images(rows: list[dict]) -> list[dict]:
+    """Return one row for each solver and data set."""
+    ordered = sorted(rows, key=lambda row: row["images"])
+    return list({(row["name"], row["data"]): row for row in ordered}.values())
 
 
 def _run(folder: Path) -> dict:
