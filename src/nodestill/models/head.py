@@ -34,6 +34,10 @@ class MeanLinear(nn.Linear):
 
     A step of a given size then changes the logits as little as one of a bias further in front does.
 
+    Args:
+        features: Inputs, >= 1.
+        num_classes: Outputs, >= 1.
+
     Source:
         Jordan 2024, airbench94_muon.
     """
