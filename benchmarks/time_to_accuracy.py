@@ -1,14 +1,15 @@
-"""How soon, and for how much arithmetic, does a student reach an accuracy?
+"""How soon, and for how much arithmetic, does a student reach an accuracy? What do distillation and the equations bring?
 
-    python benchmarks/time_to_accuracy.py --contender "ours" --epochs 9 --data DIR      (each alone on a machine)
-    python benchmarks/time_to_accuracy.py --figure
+    python benchmarks/time_to_accuracy.py --contender "distilled" --data DIR      (each alone on a machine; --seed 1, ...)
+    python benchmarks/time_to_accuracy.py                                         only the table and the figure
 
-All contenders have the recipe, the first layers, the head, the batches and the schedule of cifar10-faster, a whole schedule
-of --epochs epochs each, and no teacher unless they say so. "ours" is trained as the recipe says; "torchdiffeq"
-solves the same equations with torchdiffeq's midpoint steps under bfloat16 autocast, f as it is usually written (time
-concatenated); the discrete twin has residual blocks of the same cost, each with its own weights. After each epoch the whole
-test set is scored in float32; this takes no part in the time, and chooses nothing. FLOP are counted as 2 per
-multiply-accumulate, a backward pass as two forward passes; compiling and the training of a teacher take part.
+Every contender may spend the arithmetic of cifar10-faster, teacher included, on a whole schedule of its own, with that
+recipe's settings: "distilled" is the recipe; "labels alone" needs no teacher; "without equations" has t1 = 0, so that its
+transitions are all that learns, and "discrete twin" residual blocks of the same cost, each with its own weights, both
+distilled. "torchdiffeq" solves the same equations with torchdiffeq's midpoint steps under bfloat16 autocast, f as it is usually
+written (time concatenated), and "discrete net" is that of airbench94; both on labels alone. After each epoch 2,000 test images
+are scored in float32, after the last one all of them; this takes no part in the time and chooses nothing. FLOP are counted as 2
+per multiply-accumulate, a backward pass as two forward passes.
 """
 
 import argparse
@@ -21,6 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from contenders import AsUsual, ByRival
+from discrete_net import discrete_net
+from equal_cost import table
 from nodestill.data import Dataset, ImageSet, Split, channel_statistics, load_image_set
 from nodestill.experiments import recipe_named
 from nodestill.experiments.environment import environment
@@ -36,7 +39,6 @@ from nodestill.training import (
     Training,
     evaluate,
     fabric_for,
-    live,
     once,
     set_up,
     supervised,
@@ -49,16 +51,18 @@ from time_to_accuracy_figure import draw
 OnEpoch = Callable[[EpochRecord], None]
 RESULTS = Path(__file__).parent / "results" / "time_to_accuracy.jsonl"
 FIGURE = Path(__file__).parent.parent / "docs" / "images" / "time-to-accuracy.png"
-CONTENDERS = ("ours", "ours, distilled", "ours, compiled", "torchdiffeq", "torchdiffeq, our f", "discrete twin")
+TAUGHT = ("distilled", "without equations", "discrete twin")
+ON_LABELS = ("labels alone", "torchdiffeq", "discrete net")
+_ON_THE_WAY = 2000  # test images after each epoch but the last
 
 
 class ThroughTorchdiffeq(nn.Module):
     """A Neural ODE classifier whose equations are solved by torchdiffeq, with as many midpoint steps."""
 
-    def __init__(self, model: NeuralODEClassifier, *, as_usual: bool) -> None:
+    def __init__(self, model: NeuralODEClassifier) -> None:
         super().__init__()
         self.model = model
-        self.fields = nn.ModuleList(ByRival(AsUsual(f) if as_usual else f) for _, f in model.equations)
+        self.fields = nn.ModuleList(ByRival(AsUsual(f)) for _, f in model.equations)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits."""
@@ -75,24 +79,30 @@ class ThroughTorchdiffeq(nn.Module):
 class Spent:
     """What a training has cost so far."""
 
-    flop_per_image: float
     seconds: float = 0.0
     flop: float = 0.0
 
-    def add(self, seconds: float, images: int) -> None:
+    def add(self, seconds: float, flop: float) -> None:
         """Add an epoch."""
         self.seconds += seconds
-        self.flop += self.flop_per_image * images
+        self.flop += flop
 
 
 def macs_of(model: nn.Module, images: ImageSet) -> float:
     """Return the multiply-accumulates of one image, forward."""
     shape = tuple(images.images.shape[1:])
+    if isinstance(model, ThroughTorchdiffeq):
+        return macs_of(model.model, images)
     if not isinstance(model, NeuralODEClassifier):
         return macs(model, torch.zeros(1, *shape))
     with torch.no_grad():
         calls = model.eval().predict(torch.zeros(1, *shape)).evaluations_by_equation[0].tolist()
     return forward_macs(model, shape, calls).total
+
+
+def flop_of_epoch(model: nn.Module, images: ImageSet) -> float:
+    """Return the arithmetic of one epoch of training on labels."""
+    return 6 * macs_of(model, images) * len(images)
 
 
 def built(recipe: StudentRecipe | TeacherRecipe, images: ImageSet, seed: int) -> nn.Module:
@@ -111,91 +121,96 @@ def fit(
     train(learner, in_precision_of(fabric, objective(learner.model)), images, plan, seed=seed, on_epoch=each)
 
 
-def contender(name: str, recipe: Recipe, images: ImageSet, seed: int) -> tuple[nn.Module, Training]:
-    """Return a model and how it is trained."""
-    student, plan = recipe.student, recipe.student.training
-    if name == "discrete twin":
-        return built(replace(student, twin=True), images, seed), plan
-    model = built(student, images, seed)
-    if name.startswith("torchdiffeq"):
-        return ThroughTorchdiffeq(model, as_usual="our f" not in name), replace(plan, compiled=False)
-    return model, replace(plan, compiled=name == "ours, compiled")
+def contender(name: str, student: StudentRecipe, images: ImageSet, seed: int) -> nn.Module:
+    """Return a model to be trained."""
+    match name:
+        case "without equations":
+            return built(replace(student, t1=0.0), images, seed)
+        case "discrete twin":
+            return built(replace(student, twin=True), images, seed)
+        case "torchdiffeq":
+            return ThroughTorchdiffeq(built(student, images, seed))
+        case "discrete net":
+            torch.manual_seed(seed)
+            model = discrete_net(images.num_classes, *channel_statistics(images))
+            learn_whitening(model, images)
+            return model
+        case _:
+            return built(student, images, seed)
+
+
+def flop_of_teacher(recipe: Recipe, teacher: nn.Module, images: ImageSet) -> float:
+    """Return the arithmetic of training a teacher and of asking it once for each image, and for its mirror image."""
+    views = 2 if recipe.student.training.augment.flip else 1
+    return recipe.teacher.training.epochs * flop_of_epoch(teacher, images) + 2 * views * macs_of(teacher, images) * len(images)
+
+
+def budget(recipe: Recipe, images: ImageSet) -> float:
+    """Return the arithmetic of a distilled student and its teacher."""
+    teacher, student = (built(part, images, 0) for part in (recipe.teacher, recipe.student))
+    return flop_of_teacher(recipe, teacher, images) + recipe.student.training.epochs * flop_of_epoch(student, images)
+
+
+def teachers_lesson(recipe: Recipe, images: ImageSet, seed: int, spent: Spent) -> Lesson:
+    """Return what a teacher says that is trained for it now, and add what both cost."""
+    teacher, plan, since = built(recipe.teacher, images, seed), recipe.teacher.training, perf_counter()
+    spent.flop += flop_of_teacher(recipe, teacher, images)
+
+    def each(record: EpochRecord) -> None:
+        print(f"teacher: epoch {record.epoch}, loss {record.loss:.3f}, {record.seconds:.0f} s", flush=True)
+
+    fit(teacher, lambda model: supervised(model, label_smoothing=plan.label_smoothing), images, plan, seed, each)
+    lesson = once(teacher, images, mirrored=recipe.student.training.augment.flip)
+    spent.seconds += perf_counter() - since
+    return lesson
+
+
+def objective(recipe: StudentRecipe, lesson: Lesson | None) -> Callable[[nn.Module], Objective]:
+    """Return what is minimised, as a function of the model: with a lesson, that of the recipe; without, its part on labels."""
+    smoothing, settings = recipe.training.label_smoothing, recipe.distillation
+    if lesson is None or settings is None:
+        return lambda model: supervised(model, label_smoothing=smoothing)
+    weights = {"temperature": settings.temperature, "kd_weight": settings.kd_weight, "label_smoothing": smoothing}
+    return lambda model: taught(model, lesson, **weights)
 
 
 def measure(name: str, recipe: Recipe, data: Path, seed: int) -> None:
     """Train a contender and keep a row for every epoch."""
     images, test = (load_image_set(Dataset.CIFAR10, split, data) for split in (Split.TRAIN, Split.TEST))
-    model, plan = contender(name, recipe, images, seed)
-    counted = model.model if isinstance(model, ThroughTorchdiffeq) else model
-    spent = Spent(flop_per_image=6 * macs_of(counted, images))
-    smoothing, settings = plan.label_smoothing, recipe.student.distillation
-    if name == "ours, distilled":
-        teacher = trained_teacher(recipe.teacher, images, seed, spent)
-        lesson = _lesson(teacher, images, plan, spent, is_once=settings.once)
-        weights = {"temperature": settings.temperature, "kd_weight": settings.kd_weight, "label_smoothing": smoothing}
-        goal = lambda student: taught(student, lesson, **weights)  # noqa: E731
-    else:
-        goal = lambda student: supervised(student, label_smoothing=smoothing)  # noqa: E731
+    spent, student = Spent(), recipe.student
+    lesson = teachers_lesson(recipe, images, seed, spent) if name in TAUGHT else None
+    model = contender(name, student, images, seed)
+    flop = flop_of_epoch(model, images)
+    plan = replace(student.training, epochs=max(1, round((budget(recipe, images) - spent.flop) / flop)))
     rows: list[dict] = []
 
     def each(record: EpochRecord) -> None:
-        spent.add(record.seconds, len(images))
-        found = evaluate(scored(model.eval()), test, 500)
-        rows.append({"contender": name, "seed": seed, "epochs": plan.epochs, "epoch": record.epoch, "seconds": spent.seconds})
-        rows[-1] |= {"flop": spent.flop, "accuracy": found.accuracy, "loss": found.loss, "data": test.provenance}
-        rows[-1] |= {"environment": environment(torch.device("cpu"))}
-        print({key: rows[-1][key] for key in ("contender", "epoch", "seconds", "accuracy")}, flush=True)
-        keep(rows, RESULTS, ("contender", "seed", "epochs", "epoch"))
+        spent.add(record.seconds, flop)
+        found = evaluate(scored(model.eval()), test if record.epoch == plan.epochs else test.first(_ON_THE_WAY), 500)
+        row = {"contender": name, "seed": seed, "epochs": plan.epochs, "epoch": record.epoch, "taught": lesson is not None}
+        row |= {"seconds": spent.seconds, "flop": spent.flop, "loss": found.loss, "images": found.images}
+        row |= {"accuracy": found.accuracy, "low": found.accuracy_low, "high": found.accuracy_high}
+        rows.append(row | {"data": test.provenance, "environment": environment(torch.device("cpu"))})
+        print(row, flush=True)
+        keep(rows, RESULTS, ("contender", "seed", "epoch"))
 
-    fit(model, goal, images, plan, seed, each)
-
-
-def _lesson(teacher: nn.Module, images: ImageSet, plan: Training, spent: Spent, *, is_once: bool) -> Lesson:
-    """Return what the teacher says, and add what it costs to ask: once for each image, or on every view."""
-    asking = 2 * macs_of(teacher, images)
-    if not is_once:
-        spent.flop_per_image += asking
-        return live(teacher)
-    since = perf_counter()
-    lesson = once(teacher, images, mirrored=plan.augment.flip)
-    spent.seconds += perf_counter() - since
-    spent.flop += asking * len(images) * (2 if plan.augment.flip else 1)
-    return lesson
-
-
-def trained_teacher(recipe: TeacherRecipe, images: ImageSet, seed: int, spent: Spent) -> nn.Module:
-    """Return a trained teacher, and add what it cost."""
-    teacher, plan = built(recipe, images, seed), recipe.training
-    flop = 6 * macs_of(teacher, images)
-
-    def each(record: EpochRecord) -> None:
-        spent.seconds += record.seconds
-        spent.flop += flop * len(images)
-        print(f"teacher: epoch {record.epoch}, loss {record.loss:.3f}, {record.seconds:.0f} s", flush=True)
-
-    fit(teacher, lambda model: supervised(model, label_smoothing=plan.label_smoothing), images, plan, seed, each)
-    return teacher
+    fit(model, objective(student, lesson), images, plan, seed, each)
 
 
 def main() -> None:
     """Parse, train, keep, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--contender", choices=CONTENDERS)
+    parser.add_argument("--contender", choices=(*TAUGHT, *ON_LABELS))
     parser.add_argument("--data", type=Path, help="folder with cifar10/{train,test}.parquet")
-    parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--figure", action="store_true", help="only draw what was measured before")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    if not options.figure:
-        if options.contender is None or options.data is None:
-            parser.error("--contender and --data are needed to measure")
-        recipe = recipe_named("cifar10-faster")
-        plan = replace(recipe.student.training, epochs=options.epochs)
-        recipe = replace(recipe, student=replace(recipe.student, training=plan))
-        measure(options.contender, recipe, options.data, options.seed)
-    draw(read(RESULTS), FIGURE)
+    if options.contender is not None:
+        if options.data is None:
+            parser.error("--data is needed to measure")
+        measure(options.contender, recipe_named("cifar10-faster"), options.data, options.seed)
+    rows = read(RESULTS)
+    print(table(rows))
+    draw(rows, FIGURE)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from work_precision_figure import GRID, INK, MUTED
 
 _COLORS = {
-    "ours": "#0072b2",
-    "ours, distilled": "#56b4e9",
-    "ours, compiled": "#999999",
-    "torchdiffeq": "#d55e00",
-    "torchdiffeq, our f": "#e69f00",
+    "distilled": "#0072b2",
+    "labels alone": "#56b4e9",
+    "without equations": "#cc79a7",
     "discrete twin": "#009e73",
+    "discrete net": "#999999",
+    "torchdiffeq": "#d55e00",
 }
-_AXES = (("seconds", 60.0, "minutes of wall clock, training alone"), ("flop", 1e12, "TFLOP"))
+_AXES = (("seconds", 60.0, "minutes of wall clock, training alone"), ("flop", 1e15, "PFLOP"))
 
 
 def draw(rows: Sequence[dict[str, Any]], picture: Path) -> None:
