@@ -110,7 +110,7 @@ def _gpu() -> Recipe:
 
 def fast_recipes() -> list[Recipe]:
     """Return the fast recipes."""
-    hour = _fast("cifar10-fast", Dataset.CIFAR10, CIFAR10_VIEWS, _WIDE, (3, 14), "a Neural ODE in an hour on two cores")
+    hour = _fast("cifar10-fast", Dataset.CIFAR10, CIFAR10_VIEWS, _WIDE, (3, 17), "a Neural ODE in an hour on two cores")
     return [
         _varied(hour),
         _fast(
