@@ -1,7 +1,7 @@
 """Copy the rows of an experiment or a grid from a folder of runs into this one: python results/collect.py runs cifar10-smoke
 
-Of a grid, the rows of every finished model, and the weights, where they are small, of those that still have a student to teach:
-all that `nodestill reproduce` needs to go on in a fresh clone.
+The rows of every finished model, and the weights of tiny ones, for the test that scores them again. Of a grid also those of
+small teachers that still have a student to teach: all that `nodestill reproduce` needs to go on in a fresh clone.
 """
 
 import json
@@ -12,7 +12,8 @@ from pathlib import Path
 KEPT = ("recipe.json", "environment.json", "training.jsonl", "evaluation.json")
 IF_THERE = ("robustness.jsonl", "solvers.jsonl")
 DIVERGED = "diverged.json"  # of a rate that was tried and is out
-SMALL = 4_000_000  # bytes of weights that a repository may hold for a teacher
+SMALL = 4_000_000  # bytes of weights that a repository may hold as long as a teacher is needed
+TINY = 100_000  # and for good
 ABOUT = {"experiment.json": ("experiment.json", "report.md", "commands.jsonl"), "grid.json": ("grid.json", "report.md")}
 
 
@@ -30,7 +31,7 @@ def main(runs: Path, name: str, results: Path = Path(__file__).parent) -> None:
             shutil.copy(source / file, fresh)
     needed = teaching(listing, runs) if listed == "grid.json" else set()
     for member in members(listing, runs):
-        copy(runs / member, fresh / member, weights=member in needed)
+        copy(runs / member, fresh / member, needed=member in needed)
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
 
@@ -44,25 +45,21 @@ def members(listing: dict, runs: Path) -> list[str]:
 
 
 def teaching(listing: dict, runs: Path) -> set[str]:
-    """Return the finished run folders of a grid that have small weights and a student whose training is not finished."""
+    """Return the finished run folders of a grid that have a student whose training is not finished."""
     by_name = {(cell["name"], cell["seed"]): cell["folder"] for cell in listing["cells"]}
     finished = set(members(listing, runs))
     wanted = {by_name.get((cell["teacher"], cell["seed"])) for cell in listing["cells"] if cell["folder"] not in finished}
-    return {folder for folder in wanted & finished if is_small(runs / folder / "weights.safetensors")}
+    return wanted & finished
 
 
-def is_small(path: Path) -> bool:
-    """Return whether weights are there and may be kept."""
-    return path.is_file() and path.stat().st_size <= SMALL
-
-
-def copy(source: Path, target: Path, *, weights: bool) -> None:
-    """Copy the rows of a model, and its weights if they are needed."""
+def copy(source: Path, target: Path, *, needed: bool) -> None:
+    """Copy the rows of a model, and its weights if they are tiny, or needed and small."""
     target.mkdir()
     if (source / DIVERGED).exists():
         shutil.copy(source / DIVERGED, target / DIVERGED)
         return
-    extra = ("weights.safetensors",) if weights else ()
+    weights = source / "weights.safetensors"
+    extra = (weights.name,) if weights.is_file() and weights.stat().st_size <= (SMALL if needed else TINY) else ()
     for file in (*KEPT, *(file for file in (*IF_THERE, *extra) if (source / file).exists())):
         shutil.copy(source / file, target / file)
 

@@ -23,7 +23,8 @@ def collect():
     return module
 
 
-def test_a_grid_goes_on_from_what_was_collected(tmp_path, collect):
+def test_a_grid_goes_on_from_what_was_collected(tmp_path, collect, monkeypatch):
+    monkeypatch.setattr(collect, "TINY", 3)
     asked, known = asked_reproduction("table2", "cifar10", "smoke", 1), fake_runs.known(tmp_path / "runs")
     left = standing(asked.cells(), known, asked.scale).left
     for work in left.values():  # the students of ResNet-20 are not trained yet
@@ -45,6 +46,7 @@ def test_a_grid_goes_on_from_what_was_collected(tmp_path, collect):
 
 def test_large_weights_are_left_out(tmp_path, collect, monkeypatch):
     monkeypatch.setattr(collect, "SMALL", 3)
+    monkeypatch.setattr(collect, "TINY", 3)
     asked, known = asked_reproduction("table2", "cifar10", "smoke", 1), fake_runs.known(tmp_path / "runs")
     for work in standing(asked.cells(), known, asked.scale).left.values():
         if work.teacher is None:
@@ -52,6 +54,17 @@ def test_large_weights_are_left_out(tmp_path, collect, monkeypatch):
     write_listing(asked, known, {})
     collect.main(tmp_path / "runs", asked.name, tmp_path / "results")
     assert not list((tmp_path / "results").rglob("weights.safetensors"))
+
+
+def test_tiny_weights_are_kept_for_good(tmp_path, collect):
+    asked, known = asked_reproduction("table2", "cifar10", "smoke", 1), fake_runs.known(tmp_path / "runs")
+    cells = len(asked.cells())
+    while left := standing(asked.cells(), known, asked.scale).left:
+        for work in left.values():
+            fake_runs.finish(work, known)
+    write_listing(asked, known, {})
+    collect.main(tmp_path / "runs", asked.name, tmp_path / "results")
+    assert len(list((tmp_path / "results").rglob("weights.safetensors"))) == cells
 
 
 def test_a_folder_that_is_neither_is_refused_in_words(tmp_path, collect):

@@ -14,6 +14,9 @@ from rich.table import Table
 from nodestill.errors import AuditFailed, InputError, NodestillError, SolveError, TimeUp, TrainingError
 
 console = Console(highlight=False, markup=False)
+if not console.is_terminal and "COLUMNS" not in os.environ:
+    console.width = 160  # a table that goes to a file or a pipe is not folded at the usual 80
+_LINE_SECONDS = 60.0  # between two lines on the same task, where there is no bar
 _FAILED_RUN, _CALLERS_MISTAKE, _INTERRUPTED = 1, 2, 130
 
 
@@ -42,18 +45,34 @@ def watching(max_seconds: float | None) -> Iterator[Callable[[str, int, int, str
         disable=not console.is_terminal,
     )
     known: dict[str, TaskID] = {}
+    say = _say_now_and_then()
 
     def watch(task: str, done: int, total: int, note: str) -> None:
         if task not in known:
             known[task] = bar.add_task(task, total=total, note="")
-            if not console.is_terminal:
-                console.print(f"{task} ...")
         bar.update(known[task], completed=done, **({"note": note} if note else {}))
+        if not console.is_terminal:
+            say(task, done, total, note)
         if ends is not None and time.monotonic() > ends:
             raise TimeUp("The time given by --max-time is over. What is finished is kept: the same command goes on from here.")
 
     with bar:
         yield watch
+
+
+def _say_now_and_then() -> Callable[[str, int, int, str], None]:
+    """Return what prints a line when a task begins, and one a minute on how far it is, with the last note there was."""
+    said: dict[str, float] = {}
+    notes: dict[str, str] = {}
+
+    def say(task: str, done: int, total: int, note: str) -> None:
+        notes[task] = note or notes.get(task, "")
+        now, is_new = time.monotonic(), task not in said
+        if is_new or now - said[task] >= _LINE_SECONDS:
+            said[task] = now
+            console.print(f"{task} ..." if is_new else f"{task}: {done} of {total} {notes[task]}".rstrip(), soft_wrap=True)
+
+    return say
 
 
 Tasks = Mapping[str, tuple[str, int, int, str]]  # what runs, by any key: what it is called, done, total, note
