@@ -1,0 +1,97 @@
+"""The claims of the paper: each is judged by its rows, made up so that the verdict is known, or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from nodestill.report.claims import Claim, claims, claims_table
+from nodestill.report.judges import Verdict
+from report.made_grids import Shares, made_up
+
+CLAIMS = {
+    ("cifar10", "by 24.58"): [
+        ({"kd-T": 0.95, "node1": 0.6}, "supported"),
+        ({"kd-T": 0.85, "node1": 0.6}, "undecided"),  # 25 points, but 21 would do for these images
+        ({"kd-T": 0.65, "node1": 0.6}, "contradicted"),
+    ],
+    ("svhn", "by 5.17"): [({"kd-T": 0.8, "node1": 0.64}, "supported"), ({"kd-T": 0.55, "node1": 0.64}, "contradicted")],
+    ("cifar10", "accuracy of Neural ODEs: the optimiser held"): [
+        ({"kd-T": 0.8, "labels-sgd-scale": 0.6}, "supported"),
+        ({"kd-T": 0.6, "labels-sgd-scale": 0.6}, "undecided"),
+        ({"kd-T": 0.6, "labels-sgd-scale": 0.8}, "contradicted"),
+    ],
+    ("cifar10", "No student"): [({"kd-T": 0.5, "resnet": 0.8}, "supported"), ({"kd-T": 0.9, "resnet": 0.8}, "contradicted")],
+    ("svhn", "Some students"): [({"kd-T": 0.9, "resnet": 0.8}, "supported"), ({"kd-T": 0.5, "resnet": 0.8}, "contradicted")],
+    ("cifar10", "small temperature"): [
+        ({"kd-T3": 0.5, "kd-T20": 0.8}, "supported"),
+        ({"kd-T3": 0.8, "kd-T20": 0.5}, "contradicted"),
+        ({"kd-T3": 0.7, "kd-T20": 0.7}, "undecided"),
+    ],
+    ("svhn", "Increasing the temperature"): [({"kd-T3": 0.8, "kd-T20": 0.5}, "supported")],
+    ("cifar10", "robustness of NODE(1)."): [
+        ({"kd-T": 0.9, "node1": 0.3}, "supported"),
+        ({"kd-T": 0.3, "node1": 0.9}, "contradicted"),
+    ],
+    ("cifar10", "NODE(1) is not even"): [
+        ({"node1": 0.2, "resnet": 0.9}, "supported"),
+        ({"node1": 0.9, "resnet": 0.2}, "contradicted"),
+    ],
+    ("cifar10", "horizon improves robustness (undis"): [({"node1": 0.2, "node100": 0.9}, "supported")],
+    ("cifar10", "It is the horizon"): [({"kd-node100": 0.95, "kd-scaled": 0.05}, "undecided")],  # an identity decides nothing
+    ("cifar10", "horizon improves robustness (distilled): the optimiser held"): [
+        ({"kd-node100": 0.9, "kd-T": 0.9, "kd-adam": 0.3}, "supported"),
+        ({"kd-node100": 0.3, "kd-T": 0.3, "kd-adam": 0.9}, "contradicted"),
+    ],
+    ("cifar10", "robustness of NODE(1): the optimiser held"): [
+        ({"kd-T": 0.9, "node1": 0.9, "labels-sgd-scale": 0.3}, "supported"),
+        ({"kd-T": 0.3, "node1": 0.3, "labels-sgd-scale": 0.9}, "contradicted"),
+    ],
+    ("cifar10", "falls slightly"): [
+        ({"kd-node100": 0.5, "node100": 0.5, "kd-adam": 0.9, "node1": 0.5}, "supported"),
+        ({"kd-node100": 0.9, "node100": 0.5, "kd-adam": 0.5, "node1": 0.5}, "contradicted"),
+        ({"kd-node100": 0.5, "node100": 0.3, "kd-adam": 0.8, "node1": 0.6}, "undecided"),
+    ],
+    ("cifar10", "larger than the depth"): [({}, "contradicted")],  # 12 evaluations are made up
+}
+CASES = [(dataset, words, *case) for (dataset, words), cases in CLAIMS.items() for case in cases]
+
+
+def judged(root: Path, dataset: str, shares: Shares) -> dict[str, str]:
+    """The verdict on each claim, where cells have these accuracies."""
+    found = made_up(root, shares, 1, dataset, "all" if "kd-scaled" in shares else "claims")
+    return {row[1]: row[2] for row in claims_table(found).rows}
+
+
+@pytest.mark.parametrize(("dataset", "words", "shares", "verdict"), CASES)
+def test_a_claim_is_judged_by_its_rows(dataset, words, shares, verdict, tmp_path):
+    found = judged(tmp_path, dataset, shares)
+    (sentence,) = [sentence for sentence in found if words in sentence]
+    assert found[sentence] == verdict
+
+
+def test_a_trend_with_the_teachers_depth_is_a_pattern(tmp_path):
+    trend = {
+        f"kd-T{T}-resnet{depth}": 0.5 + 0.1 * place for T in (3, 10, 20) for place, depth in enumerate((20, 32, 44, 56, 110))
+    }
+    found = judged(tmp_path, "cifar10", trend)
+    assert next(verdict for sentence, verdict in found.items() if "no particular pattern" in sentence) == "contradicted"
+
+
+def test_what_is_not_measured_is_not_judged(tmp_path):
+    found = made_up(tmp_path, {}, 1, part="table1")
+    verdicts = {row[1]: row[2] for row in claims_table(found).rows}
+    assert verdicts["Distillation improves the accuracy of Neural ODEs by 24.58 points."] == "not measured"
+    assert all(row[3] for row in claims_table(found).rows)
+
+
+def test_every_claim_names_rows_that_exist(grid):
+    for row in claims_table(grid).rows:
+        names = row[4].split(", ")
+        assert all((grid.path.parent / name / "evaluation.json").is_file() for name in names), row[1]
+
+
+def test_every_claim_is_of_the_paper_and_judged_once():
+    sentences = [(claim.sentence, claim.datasets) for claim in claims()]
+    assert len(sentences) == len(set(sentences))
+    assert all(isinstance(claim, Claim) and set(claim.datasets) <= {"cifar10", "svhn"} for claim in claims())
+    assert {verdict.value for verdict in Verdict} == {"supported", "contradicted", "undecided", "not measured"}
