@@ -58,13 +58,15 @@ def test_large_weights_are_left_out(tmp_path, collect, monkeypatch):
 
 def test_tiny_weights_are_kept_for_good(tmp_path, collect):
     asked, known = asked_reproduction("table2", "cifar10", "smoke", 1), fake_runs.known(tmp_path / "runs")
-    cells = len(asked.cells())
     while left := standing(asked.cells(), known, asked.scale).left:
         for work in left.values():
             fake_runs.finish(work, known)
     write_listing(asked, known, {})
     collect.main(tmp_path / "runs", asked.name, tmp_path / "results")
-    assert len(list((tmp_path / "results").rglob("weights.safetensors"))) == cells
+    files = ("weights.safetensors", "evaluation.json")
+    kept, finished = ({path.parent for path in (tmp_path / "results").rglob(name)} for name in files)
+    assert kept == finished
+    assert kept
 
 
 def test_a_folder_that_is_neither_is_refused_in_words(tmp_path, collect):

@@ -1,5 +1,9 @@
 """What is shown where there is no terminal: lines instead of bars, and tables that are not folded."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from nodestill import terminal
@@ -34,6 +38,8 @@ def test_each_task_has_its_own_lines(clock, capsys):
     assert capsys.readouterr().out.splitlines() == ["train ...", "attack ..."]
 
 
-def test_a_piped_table_keeps_a_row_on_one_line(capsys):
-    terminal.show_table(["Name", "What"], [["x" * 60, "y" * 60]], words=2)
-    assert any("x" * 60 in line and "y" * 60 in line for line in capsys.readouterr().out.splitlines())
+def test_a_piped_table_keeps_a_row_on_one_line():
+    program = "from nodestill import terminal; terminal.show_table(['Name', 'What'], [['x' * 60, 'y' * 60]], words=2)"
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    out = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True).stdout
+    assert any("x" * 60 in line and "y" * 60 in line for line in out.splitlines())
