@@ -26,7 +26,8 @@ def score_again(kept, tmp_path):
     folder.mark("DONE")
     model, _, recipe = load_run(folder, torch.device("cpu"))
     claimed = json.loads((kept / "evaluation.json").read_text())["clean"]
-    data = load_image_set(Dataset(recipe["dataset"]), Split.TEST, Path(DATA) if DATA else None).first(claimed["images"])
+    split = Split.VALIDATION if recipe["model"]["training"].get("hold_out") else Split.TEST
+    data = load_image_set(Dataset(recipe["dataset"]), split, Path(DATA) if DATA else None).first(claimed["images"])
     return evaluate(model, data, 500).accuracy, claimed["accuracy"], claimed["images"]
 
 
