@@ -1,4 +1,4 @@
-"""Images and a classifier to try Auto-PGD on."""
+"""Images and a classifier to try Auto-PGD and minimum norms on."""
 
 import torch
 from torch import nn
