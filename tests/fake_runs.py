@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from nodestill.data import Dataset, identify
+from nodestill.data import Dataset, count_images, identify
 from nodestill.experiments import Store
 from nodestill.experiments.schedule import Happened, News
 from nodestill.experiments.stages import attack_key
@@ -17,7 +17,7 @@ IMAGES = 1000
 
 def known(root: Path) -> Known:
     """The digits and a store."""
-    return Known(Dataset.DIGITS, identify(Dataset.DIGITS, None), Store(root))
+    return Known(Dataset.DIGITS, identify(Dataset.DIGITS, None), count_images(Dataset.DIGITS, None), Store(root))
 
 
 def made_up(work: Work) -> float:

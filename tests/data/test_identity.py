@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from nodestill.data import Dataset, identify
+from nodestill.data import Dataset, Split, count_images, identify, load_image_set
 from nodestill.data.batches import ImageSet
 from nodestill.errors import DataError, InputError
 
@@ -97,3 +97,16 @@ def test_nothing_is_decoded(folder, monkeypatch):
     (folder / "train" / "cat" / "0.png").write_bytes(b"not an image")
     monkeypatch.setattr(ImageSet, "__post_init__", None)
     assert identify(Dataset.FOLDER, folder).key
+
+
+def test_images_are_counted_as_they_are_loaded(folder, hub):
+    (folder / "train" / "cat" / "1.png").write_bytes((folder / "train" / "cat" / "0.png").read_bytes())
+    for dataset, root in ((Dataset.DIGITS, None), (Dataset.FOLDER, folder), (Dataset.CIFAR10, hub)):
+        loaded = tuple(len(load_image_set(dataset, split, root)) for split in (Split.TRAIN, Split.TEST))
+        assert count_images(dataset, root) == loaded
+
+
+def test_a_file_that_is_not_parquet_cannot_be_counted(hub):
+    (hub / "cifar10" / "test.parquet").write_bytes(b"not parquet")
+    with pytest.raises(DataError, match="not a readable parquet file"):
+        count_images(Dataset.CIFAR10, hub)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nodestill.data import Dataset, identify
+from nodestill.data import Dataset, count_images, identify
 from nodestill.errors import TimeUp
 from nodestill.experiments import Store, Workspace
 from nodestill.experiments.engine import LocalHands, attempt
@@ -33,7 +33,7 @@ def _longer(cell: Cell):
 
 
 def known_in(root: Path) -> Known:
-    return Known(Dataset.DIGITS, identify(Dataset.DIGITS, None), Store(root))
+    return Known(Dataset.DIGITS, identify(Dataset.DIGITS, None), count_images(Dataset.DIGITS, None), Store(root))
 
 
 def hands(known: Known, jobs: int = 1) -> LocalHands:

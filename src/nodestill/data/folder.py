@@ -50,6 +50,11 @@ def read_folder(root: Path, stem: str) -> Source:
     return Source(root.resolve().name, _provenance(root, sha256), sha256, images, labels, class_names, paths)
 
 
+def count_folder(root: Path, stem: str) -> int:
+    """Return the number of images of one split; raises what `read_folder` raises of directories."""
+    return sum(len(_image_files(root / stem / name)) for name in _class_names(root))
+
+
 def identify_folder(root: Path, stem: str) -> tuple[str, str]:
     """Return provenance and sha256 of one split without decoding it; raises what `read_folder` raises of files."""
     digest = hashlib.sha256()

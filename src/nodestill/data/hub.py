@@ -13,7 +13,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from nodestill.data.files import Source, entries, is_file, read_bytes
-from nodestill.data.parquet import decode_parquet
+from nodestill.data.parquet import count_rows, decode_parquet
 from nodestill.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -91,6 +91,12 @@ def identify_hub_set(hub_set: HubSet, stem: str, root: Path | None) -> tuple[str
     """Return provenance and sha256 of one split without decoding it; raises what `read_hub_set` raises of files."""
     _, _, sha256, provenance = _found(hub_set, stem, root)
     return provenance, sha256
+
+
+def count_hub_set(hub_set: HubSet, stem: str, root: Path | None) -> int:
+    """Return the number of images of one split without decoding it; raises what `read_hub_set` raises of files."""
+    path, data, _, _ = _found(hub_set, stem, root)
+    return count_rows(data, path)
 
 
 def _found(hub_set: HubSet, stem: str, root: Path | None) -> tuple[Path, bytes, str, str]:

@@ -5,7 +5,8 @@ schema's metadata may name both, and the classes. Nothing is unpickled.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -49,21 +50,39 @@ def decode_parquet(data: bytes, path: Path) -> ParquetImages:
     return ParquetImages(images, _labels(table[label_column], path), _class_names(features, label_column), paths)
 
 
+def count_rows(data: bytes, path: Path) -> int:
+    """Return the number of rows that the end of a parquet file states; raises `DataError` if it is not parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with _readable(data, path):
+        return int(pq.read_metadata(pa.BufferReader(data)).num_rows)
+
+
 def _table(data: bytes, path: Path) -> tuple["pyarrow.Table", Mapping[str, Any]]:
     """Return the table and the features that the hub's metadata declare, by column."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with _readable(data, path):
         table = pq.ParquetFile(pa.BufferReader(data)).read()
         table.validate(full=True)
         _ = table.column_names  # decoded only when looked at
+    return table, _features(table.schema.metadata or {})
+
+
+@contextmanager
+def _readable(data: bytes, path: Path) -> Iterator[None]:
+    """Say in a sentence that a file is not parquet."""
+    import pyarrow as pa
+
+    try:
+        yield
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(
             f"{path} ({len(data)} bytes) is not a readable parquet file: truncated, damaged or something else. "
             "Delete it and download it again."
         ) from error
-    return table, _features(table.schema.metadata or {})
 
 
 def _features(metadata: Mapping[bytes, bytes]) -> Mapping[str, Any]:

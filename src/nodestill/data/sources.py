@@ -22,7 +22,7 @@ from nodestill.data.keyed import Stream, keyed_permutation
 from nodestill.errors import DataError
 
 _log = logging.getLogger(__name__)
-_DIGITS_TEST = 360
+DIGITS_TRAIN, DIGITS_TEST = 1437, 360
 _HOLD_OUT_SEED = 0  # part of the definition of the validation split: never change it
 
 
@@ -100,7 +100,7 @@ def _read_digits(stem: str) -> Source:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    part = slice(-_DIGITS_TEST, None) if stem == "test" else slice(None, -_DIGITS_TEST)
+    part = slice(DIGITS_TRAIN, None) if stem == "test" else slice(None, DIGITS_TRAIN)
     grey = torch.from_numpy(bunch.images[part]) * (255 / 16)  # stored as 0 … 16
     images = grey.round().to(torch.uint8)[:, None].repeat(1, 3, 1, 1)
     labels = torch.from_numpy(bunch.target[part]).to(torch.int64)

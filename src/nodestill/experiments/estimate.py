@@ -25,7 +25,7 @@ from nodestill.experiments.work import Known, Work, left_of
 from nodestill.models import NeuralODEClassifier, forward_macs, macs
 from nodestill.precision import Precision
 
-_IMAGES = {Dataset.DIGITS: (1437, 360, 8), Dataset.CIFAR10: (50_000, 10_000, 32), Dataset.SVHN: (73_257, 26_032, 32)}
+_SIDE = {Dataset.DIGITS: 8, Dataset.CIFAR10: 32, Dataset.SVHN: 32}  # pixels
 _BACKWARD = 3  # a training step over a forward pass, in arithmetic
 _STEP_MACS = 1e10  # of the forward pass of the timed step, roughly: a fraction of a second
 _CLASSES = 10
@@ -81,7 +81,7 @@ def _calibrated(works: Sequence[Work], dataset: Dataset, device: torch.device) -
 def _pace(recipe: Model, dataset: Dataset, device: torch.device) -> float:
     model = build_model(recipe, 0, _CLASSES).to(device, memory_format=torch.channels_last).train()
     batch = min(recipe.training.batch_size, max(2, int(_STEP_MACS / _macs(recipe, dataset))))
-    images = torch.rand(batch, 3, _IMAGES[dataset][2], _IMAGES[dataset][2], device=device)
+    images = torch.rand(batch, 3, _SIDE[dataset], _SIDE[dataset], device=device)
     low = recipe.training.precision is Precision.BFLOAT16
     context: Any = torch.autocast(device.type, torch.bfloat16) if low else nullcontext()
     seconds = []
@@ -97,7 +97,7 @@ def _pace(recipe: Model, dataset: Dataset, device: torch.device) -> float:
 @cache
 def _macs(recipe: Model, dataset: Dataset) -> float:
     """Return the multiply-accumulates of a forward pass with random weights."""
-    side = _IMAGES[dataset][2]
+    side = _SIDE[dataset]
     model = build_model(_plainly(recipe), 0, _CLASSES).eval()
     if not isinstance(model, NeuralODEClassifier):
         return float(macs(model, torch.zeros(1, 3, side, side)))
@@ -118,7 +118,7 @@ def _plainly(recipe: Model) -> Model:
 def _seconds(work: Work, known: Known, pace: Pace, *, everything: bool = False) -> float:
     """Return the seconds of what a work lacks, or of all of it."""
     recipe, left = work.member.model, left_of(work, known)
-    each, test = pace.of(recipe) * _macs(_like(recipe), known.dataset), _IMAGES[known.dataset][1]
+    each, test = pace.of(recipe) * _macs(_like(recipe), known.dataset), known.counts.test
     seconds = 0.0
     if everything or left.training or (not known.store.folder(work.name).is_done and not left.nothing):
         seconds += _training_seconds(work, known, pace, each) + each * test / _BACKWARD
@@ -136,12 +136,12 @@ def _like(recipe: Model) -> Model:
 
 
 def _training_seconds(work: Work, known: Known, pace: Pace, each: float) -> float:
-    plan, (count, _, _) = work.member.training, _IMAGES[known.dataset]
-    images = count * (0.9 if plan.hold_out else 1.0)
+    plan = work.member.training
+    images = known.counts.train * (0.9 if plan.hold_out else 1.0)
     taught = 0.0
     if work.teacher is not None:
         taught = pace.of(work.teacher.model) * _macs(_like(work.teacher.model), known.dataset) / _BACKWARD
-    return plan.epochs * (images * (each + taught) + each * work.monitor_images / _BACKWARD)
+    return plan.epochs * (images * (each + taught) + each * min(work.monitor_images, known.counts.test) / _BACKWARD)
 
 
 def _calls(asked: RobustnessRecipe) -> int:

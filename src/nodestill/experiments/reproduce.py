@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nodestill.data import DataIdentity, Dataset, identify
+from nodestill.data import DataIdentity, Dataset, count_images, identify
 from nodestill.errors import InputError
 from nodestill.experiments.controls import controls
 from nodestill.experiments.estimate import estimate
@@ -101,7 +101,7 @@ def asked_reproduction(part: str, dataset: str, scale: str, seeds: int | None) -
 def known_of(asked: Asked, store: Store, data_root: Path | None) -> Known:
     """Return the data of a grid and its store; raises `DataError` if the data are missing."""
     identity: DataIdentity = identify(asked.images, data_root)
-    return Known(asked.images, identity, store)
+    return Known(asked.images, identity, count_images(asked.images, data_root), store)
 
 
 def take_over_rows(asked: Asked, known: Known, kept: Path) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nodestill.data import DataIdentity, Dataset, ImageSet, Split, load_image_set
+from nodestill.data import DataIdentity, Dataset, ImageCounts, ImageSet, Split, load_image_set
 from nodestill.errors import SolveError, TrainingError
 from nodestill.experiments.fit import Job, train_member
 from nodestill.experiments.grid import Cell, Matched
@@ -72,6 +72,7 @@ class Known:
 
     dataset: Dataset
     identity: DataIdentity
+    counts: ImageCounts
     store: Store
 
     def member(self, cell: Cell) -> Member | None:
