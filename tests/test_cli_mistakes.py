@@ -22,7 +22,7 @@ MISTAKES = {
     "run": "recipe",
     "run dmo": "Did you mean 'demo'",
     "run demo --student.chanels 4": "Did you mean 'channels'",
-    "run demo --stroe x": "no field 'stroe'",
+    "run demo --stroe x": "no option --stroe. Did you mean --store?",
     "run demo extra": "stands alone",
     "run demo --seed": "--seed needs a value",
     "run demo --student.channels many": "must be a whole number, got 'many'",
@@ -41,7 +41,7 @@ MISTAKES = {
     "run demo --device tpu": "--device cannot be 'tpu'",
     "run demo --threads 0": "--threads must be at least 1",
     "run demo --devices two": "two",
-    "run demo --devices 0 --store {tmp}/s": "0 device(s)",
+    "run demo --devices 0 --store {tmp}/s": "--devices must be at least 1, got 0",
     "run demo --store /dev/null/x": "Cannot write /dev/null/x",
     "run demo --store {tmp}/text.png": "Cannot write",
     "demo --out /dev/null/x": "Cannot write",
@@ -175,6 +175,17 @@ def test_images_of_other_classes_are_one_sentence(tmp_path, capsys):
     code, _, err = called(capsys, *attack, tmp_path / "b")
     assert code == 2
     assert "knows 2 classes (x, y, ...)" in one_sentence(err)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("--devicez", "--devices"), ("--max-tim", "--max-time?"), ("--unti", "--until?"), ("--theads", "--threads?")],
+)
+def test_a_mistyped_option_of_run_is_told_from_a_field(capsys, typed, meant):
+    code, _, err = called(capsys, "run", "demo", typed, "2")
+    assert code == 2
+    assert f"There is no option {typed}. Did you mean " in one_sentence(err)
+    assert meant in err
 
 
 def test_debug_shows_the_traceback():

@@ -11,13 +11,14 @@ import pytest
 import nodestill
 
 SOURCE = Path(nodestill.__file__).parent
-EVERYONE = {"errors", "shapes", "precision", "intervals", "flags"}
+EVERYONE = {"errors", "shapes", "precision", "intervals", "flags", "whole_files"}
 ALLOWED = {
     "errors": set(),
     "shapes": set(),
     "precision": set(),
     "intervals": set(),
     "flags": set(),
+    "whole_files": set(),
     "ode": set(),
     "data": set(),
     "models": {"ode"},

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from nodestill import terminal
+from nodestill.errors import InputError
 
 
 @pytest.fixture
@@ -43,3 +44,16 @@ def test_a_piped_table_keeps_a_row_on_one_line():
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     out = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True).stdout
     assert any("x" * 60 in line and "y" * 60 in line for line in out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("20m", 1200), ("1.5h", 5400), ("2h20m", 8400), ("1h5s", 3605), (".5m", 30)]
+)
+def test_a_time_is_understood(text, seconds):
+    assert terminal.seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5m", "2h20", "20m2h", "soon", "inf", "nan", "1e400", "m", "1 h"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(InputError, match="--max-time must be a time such as"):
+        terminal.seconds_of(text)

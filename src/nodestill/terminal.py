@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -113,21 +114,22 @@ def watching_many(max_seconds: float | None) -> Iterator[Callable[[int, int, Tas
         yield show
 
 
+_NUMBER = r"(\d*\.?\d+)"
+_TIME = re.compile(f"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?|{_NUMBER}")
+
+
 def seconds_of(text: str) -> float:
-    """Return the seconds that "90", "90s", "20m" or "1.5h" mean.
+    """Return the seconds that "90", "90s", "20m", "1.5h" or "2h20m" mean.
 
     Raises:
         InputError: If the text is none of these.
     """
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
-    try:
-        seconds = float(number) * units[unit]
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds < float("inf"):
-        raise InputError(f"--max-time must be a time such as 90s, 20m or 1.5h, got {text!r}.")
-    return seconds
+    found = _TIME.fullmatch(text)
+    hours, minutes, seconds, bare = (float(part or 0) for part in found.groups()) if found else (0.0,) * 4
+    total = 3600 * hours + 60 * minutes + seconds + bare
+    if not 0 < total < float("inf"):
+        raise InputError(f"--max-time must be a time such as 90s, 20m, 1.5h or 2h20m, got {text!r}.")
+    return total
 
 
 def run_guarded(command: Callable[[], object], debug: bool) -> int:

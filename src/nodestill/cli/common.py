@@ -29,7 +29,7 @@ class Common:
     threads
         CPU threads; all cores if not given.
     max_time
-        Stop after this time, such as 20m or 1h; the same command goes on later.
+        Stop after this time, such as 20m or 2h20m; the same command goes on later.
     debug
         Show tracebacks.
     """
@@ -68,6 +68,8 @@ def quiet_workspace(common: Common) -> Any:
         if common.threads < 1:
             raise InputError(f"--threads must be at least 1, got {common.threads}. Leave it out to use all cores.")
         torch.set_num_threads(common.threads)
+    if common.devices < 1:
+        raise InputError(f"--devices must be at least 1, got {common.devices}. Leave it out for one.")
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on a GPU too
     accelerator = from_plain(Accelerator, common.device, "--device")
     return Workspace(Store(common.store), common.data, accelerator.value, common.devices)

@@ -1,6 +1,7 @@
 """Commands on experiments: list recipes, run one, reproduce the paper, write reports."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -144,7 +145,7 @@ def reproduce(
 def _run(name: str, overrides: Sequence[str], until: str, common: Common) -> None:
     from nodestill import experiments
 
-    recipe = experiments.asked_recipe(name, overrides)
+    recipe = experiments.asked_recipe(name, overrides, ["until", *(option.name for option in fields(Common))])
     stage = experiments.from_plain(experiments.Stage, until, "--until")
     with watched_workspace(common) as workspace:
         changed = experiments.run(recipe, workspace, stage)

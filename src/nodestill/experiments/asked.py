@@ -2,7 +2,8 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,23 @@ from nodestill.experiments.plain import fingerprint, from_plain, to_plain, with_
 from nodestill.experiments.recipe import Recipe
 
 
-def asked_recipe(name: str, overrides: Sequence[str]) -> Recipe:
+def asked_recipe(name: str, overrides: Sequence[str], options: Sequence[str] = ()) -> Recipe:
     """Return a recipe by name or from a file, with overrides as they stand on a command line: --student.channels 64.
 
     A recipe that was changed, but not renamed, gets a name of its own, so that it does not replace the published one.
+
+    Args:
+        name: Of a recipe, or a TOML file.
+        overrides: Words of the command line.
+        options: What else the command line may hold, to be named where one is mistyped.
 
     Raises:
         RecipeError: If the name, a field or a value is not known.
     """
     recipe = _from_file(Path(name)) if name.endswith(".toml") else recipe_named(name)
-    changed = with_overrides(recipe, _pairs(overrides))
+    pairs = _pairs(overrides)
+    _require_no_mistyped([path for path, _ in pairs], options)
+    changed = with_overrides(recipe, pairs)
     if changed != recipe and changed.name == recipe.name:
         changed = replace(changed, name=f"{recipe.name}-{fingerprint(changed)}")
     return changed
@@ -39,6 +47,15 @@ def _pairs(tokens: Sequence[str]) -> list[tuple[str, str]]:
             raise RecipeError(f"--{path} needs a value, as in --student.channels 64.")
         pairs.append((path.replace("-", "_"), value if equals else rest.pop(0)))
     return pairs
+
+
+def _require_no_mistyped(paths: Sequence[str], options: Sequence[str]) -> None:
+    known = {field.name for field in fields(Recipe)}
+    for path in paths:
+        near = [] if path in known else get_close_matches(path, options, n=2, cutoff=0.8)
+        if near:
+            meant = " or ".join(f"--{name}" for name in near)
+            raise RecipeError(f"There is no option --{path}. Did you mean {meant}?".replace("_", "-"))
 
 
 def _from_file(path: Path) -> Recipe:

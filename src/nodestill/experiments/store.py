@@ -7,7 +7,6 @@ Every file is written under a temporary name and renamed.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from nodestill.errors import DataError
 from nodestill.experiments.plain import to_plain
+from nodestill.whole_files import write_whole
 
 DIVERGED = "diverged.json"  # why a training failed by its rate
 
@@ -164,16 +164,9 @@ class RunFolder:
             return file.metadata() or {}
 
     def _replace(self, name: str, content: bytes) -> None:
-        temporary = self.path / f".{name}.{os.getpid()}.tmp"
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path / name)
+            write_whole(self.path / name, content)
         except OSError as error:
-            temporary.unlink(missing_ok=True) if self.path.is_dir() else None
             raise DataError(
                 f"Cannot write {self.path / name}: {error.strerror or error}. Everything finished before is kept: "
                 "make room or choose another folder with --store, and run the same command again."

@@ -1,7 +1,6 @@
 """The report of an experiment: one HTML file that needs nothing else, and its text as Markdown beside it."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from nodestill.report.formats import attack_name, joined, radius
 from nodestill.report.select import attacks_of, label, main_run, provenance
 from nodestill.report.sentences import big_numbers, sentences, title
 from nodestill.report.tables import NOTHING_PUBLISHED, accuracy_table
+from nodestill.whole_files import write_whole
 
 
 def write_report(experiment: Experiment, out: Path, published: Mapping[str, float] = NOTHING_PUBLISHED) -> Path:
@@ -127,16 +127,10 @@ def render_markdown(experiment: Experiment, published: Mapping[str, float] = NOT
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a file under another name and rename it, so that a reader never sees half of it; raises `DataError`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write a file whole, so that a reader never sees half of it; raises `DataError`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, text.encode())
     except OSError as error:
         raise DataError(
             f"Cannot write {path}: {error.strerror or error}. Choose another place for the report, or make room there."
         ) from None
-    finally:
-        if temporary.parent.is_dir():
-            temporary.unlink(missing_ok=True)
