@@ -1,7 +1,8 @@
 """The report of a grid: every table with its sentences, the figures, every value that is not the paper's; HTML and Markdown."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from nodestill.experiments.grid_records import GridRecords
 from nodestill.report.behind import environment_table
@@ -11,7 +12,24 @@ from nodestill.report.page import replace_file, template
 from nodestill.report.reproduced import Section, sections
 from nodestill.report.tables import Table
 
+if TYPE_CHECKING:
+    import matplotlib.figure
+
 _SETS = {"cifar10": "CIFAR-10", "svhn": "SVHN"}
+_DRAWN: Mapping[str, Sequence[tuple[str, Callable]]] = {
+    "Table 2": [("Accuracy by teacher and temperature, ours and the paper's", heat_map)],
+    "Figure 1": [("Accuracy against radius under PGD and MI-FGSM", attack_figure)],
+    "Horizons": [("Seconds per epoch and evaluations against the horizon", horizon_figure)],
+}
+NO_PICTURES: Mapping[str, str] = {}
+
+
+class Drawing(NamedTuple):
+    """A figure of a grid."""
+
+    name: str  # fit for a file or an identifier
+    words: str  # read aloud in its place
+    figure: "matplotlib.figure.Figure"
 
 
 def write_reproduction(grid: GridRecords, out: Path) -> Path:
@@ -26,11 +44,11 @@ def write_reproduction(grid: GridRecords, out: Path) -> Path:
     return path
 
 
-def grid_markdown(grid: GridRecords) -> str:
-    """Return the report as Markdown, without figures."""
+def grid_markdown(grid: GridRecords, pictures: Mapping[str, str] = NO_PICTURES) -> str:
+    """Return the report as Markdown, with a line of pictures above the table of a section where `pictures` has its title."""
     parts = [f"# {title(grid)}", f"Scale {grid.scale}: {grid.about}. Images: {grid.data}."]
     for section in sections(grid, "all"):
-        parts += [f"## {section.title}", " ".join(section.says), section.table.to_markdown()]
+        parts += [f"## {section.title}", " ".join(section.says), pictures.get(section.title, ""), section.table.to_markdown()]
     parts += ["## What is not the paper's", changes_table(grid).to_markdown()]
     runs = [cell.run for cell in grid.cells if cell.run is not None]
     parts += ["## Behind the numbers", folders_table(grid).to_markdown(), environment_table(runs).to_markdown() if runs else ""]
@@ -40,7 +58,7 @@ def grid_markdown(grid: GridRecords) -> str:
 def grid_html(grid: GridRecords) -> str:
     """Return the report as an HTML page without scripts and without references to anything outside itself."""
     runs = [cell.run for cell in grid.cells if cell.run is not None]
-    found = [(section, _figures(grid, section)) for section in sections(grid, "all")]
+    found = [(section, [_inline(drawing) for drawing in drawings(grid, section)]) for section in sections(grid, "all")]
     content = {
         "title": title(grid),
         "scale": grid.scale,
@@ -73,12 +91,11 @@ def folders_table(grid: GridRecords) -> Table:
     return Table(("Cell", "Seed", "Run folder", "State"), tuple(rows), text_columns=4)
 
 
-def _figures(grid: GridRecords, section: Section) -> list[str]:
-    """Return the drawings that belong to a table."""
-    drawings: dict[str, list[tuple[str, Callable]]] = {
-        "Table 2": [("Accuracy by teacher and temperature, ours and the paper's", heat_map)],
-        "Figure 1": [("Accuracy against radius under PGD and MI-FGSM", attack_figure)],
-        "Horizons": [("Seconds per epoch and evaluations against the horizon", horizon_figure)],
-    }
-    name = section.title.partition(":")[0]
-    return [svg(draw(grid), name.lower().replace(" ", "-"), words) for words, draw in drawings.get(name, [])]
+def drawings(grid: GridRecords, section: Section) -> list[Drawing]:
+    """Return the figures that belong to a table."""
+    title = section.title.partition(":")[0]
+    return [Drawing(title.lower().replace(" ", "-"), words, draw(grid)) for words, draw in _DRAWN.get(title, [])]
+
+
+def _inline(drawing: Drawing) -> str:
+    return svg(drawing.figure, drawing.name, drawing.words)

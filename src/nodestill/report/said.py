@@ -46,7 +46,7 @@ def _compared(found: Spread | None, what: str) -> str | None:
 
 def _table2(grid: GridRecords) -> list[str | None]:
     found = {name: measured for name in grid.names("table2") if (measured := spread(grid, name)) is not None}
-    if not found:
+    if len(found) < 2:
         return []
     worst, best = (pick(found, key=lambda name: found[name].mean) for pick in (min, max))
     theirs = [grid.first(name).paper for name in found]

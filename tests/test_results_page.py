@@ -1,0 +1,43 @@
+"""results/page.py: what a grid says, with its pictures, made from rows alone."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from report.made_grids import made_up
+
+SCRIPT = Path(__file__).parents[1] / "results" / "page.py"
+
+
+@pytest.fixture(scope="module")
+def page():
+    """The script as a module."""
+    found = importlib.util.spec_from_file_location("results_page", SCRIPT)
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory) -> Path:
+    """The folder of a grid that nobody trained."""
+    return made_up(tmp_path_factory.mktemp("results"), {"resnet": 0.8}, seeds=1).path
+
+
+def test_the_page_shows_every_picture_it_draws(page, grid, tmp_path):
+    written = page.main(grid.name, grid.parent, tmp_path)
+    shown = re.findall(r"!\[[^]]+\]\((images/[^)]+)\)", written.read_text())
+    assert len(shown) == 3
+    assert {tmp_path / path for path in shown} == set((tmp_path / "images").iterdir())
+    assert f"results/{grid.name}" in written.read_text()
+
+
+def test_the_same_rows_make_the_same_files(page, grid, tmp_path):
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        page.main(grid.name, grid.parent, tmp_path / place)
+    files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*")]
+    assert len(files) == 4
+    assert all((tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes() for file in files)
