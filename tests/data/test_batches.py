@@ -60,6 +60,23 @@ def test_a_training_batch_holds_the_view_that_its_keys_name():
         assert torch.equal(batch.images, again.float() / 255)
 
 
+def test_a_shrunken_epoch_has_the_same_views_and_their_means():
+    data = image_set(10)
+    whole, small = (list(train_batches(data, 4, AUGMENT, seed=3, epoch=1, side=side)) for side in (None, 2))
+    for full, shrunk in zip(whole, small, strict=True):
+        assert torch.equal(full.index, shrunk.index)
+        assert shrunk.images.shape[2:] == (2, 3)
+        assert shrunk.images.is_contiguous(memory_format=torch.channels_last)
+        assert 0 <= shrunk.images.min() <= shrunk.images.max() <= 1
+        assert torch.allclose(shrunk.images.mean(), full.images.mean(), atol=0.03)
+
+
+@pytest.mark.parametrize("side", [0, -1, 5, 100])
+def test_images_are_not_enlarged(side):
+    with pytest.raises(InputError, match="side must lie between 1 and the 4 pixels"):
+        train_batches(image_set(4), 2, AUGMENT, seed=0, epoch=0, side=side)
+
+
 def test_evaluation_goes_through_the_images_in_order_as_they_are():
     data = image_set(10)
     batches = list(eval_batches(data, 4))

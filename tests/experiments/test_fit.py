@@ -89,6 +89,17 @@ def test_a_student_of_several_equations_goes_on_bit_for_bit_and_is_read_back(tmp
     assert unbroken["evaluation"]["clean"]["accuracy"] == float((again == job.test_set.labels).double().mean())
 
 
+def test_a_solver_that_is_refined_goes_on_bit_for_bit(tmp_path):
+    teacher = tiny.teacher(tiny.SGD, width=4)
+    member = tiny.student(tiny.SGD, teacher)
+    member = replace(member, model=replace(member.model, solver=Solver(Method.MIDPOINT, steps=2), coarse_epochs=2))
+    unbroken, resumed = trained(tmp_path / "a", member, teacher), trained(tmp_path / "b", member, teacher, (2, 7))
+    assert unbroken == resumed
+    assert [row["measured"]["evaluations"] for row in unbroken["rows"]] == [2, 2, 4]
+    assert unbroken["evaluation"]["evaluations"]["mean"] == 4
+    assert load_run(tiny.job(tmp_path / "a", member, teacher).folder, torch.device("cpu")).model.solver.steps == 2
+
+
 def test_bfloat16_goes_on_bit_for_bit(tmp_path):
     member = tiny.teacher(replace(tiny.SGD, precision=Precision.BFLOAT16), width=4)
     single = trained(tmp_path / "a", tiny.teacher(tiny.SGD, width=4))

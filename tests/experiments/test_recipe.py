@@ -8,7 +8,7 @@ import tiny
 from nodestill.attacks import AttackName
 from nodestill.errors import RecipeError
 from nodestill.experiments import Distillation, RobustnessRecipe, Role
-from nodestill.ode import Solver
+from nodestill.ode import Method, Solver
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,20 @@ def test_a_recipe_that_cannot_be_meant_is_refused(part, field, value, said):
     whole = tiny.recipe()
     with pytest.raises(RecipeError, match=said):
         replace(whole if part is None else getattr(whole, part), **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("solver", "coarse"),
+    [
+        (Solver(), 1),
+        (Solver(Method.MIDPOINT, steps=3), 1),
+        (Solver(Method.MIDPOINT, steps=2), -1),
+        (Solver(Method.MIDPOINT, steps=2), 99),
+    ],
+)
+def test_only_an_even_number_of_steps_is_halved_and_not_to_the_end(solver, coarse):
+    with pytest.raises(RecipeError, match=r"student\.coarse_epochs must be 0, or below the epochs"):
+        replace(tiny.recipe().student, solver=solver, coarse_epochs=coarse)
 
 
 def test_what_needs_fixed_steps_is_refused_without():

@@ -88,6 +88,8 @@ def test_the_triangle_uses_nesterovs_momentum_if_there_is_any():
         ("milestones", (0.5, 0.5), "training.milestones"),
         ("milestones", (0.5, 1.0), "training.milestones"),
         ("milestones", (0.0,), "training.milestones"),
+        ("sides", (24, 0), "training.sides must be pixels of at least 1"),
+        ("sides", (24,) * PLAN.epochs, "training.sides must be pixels of at least 1, for fewer epochs than there are"),
         ("decay", 0.0, r"training.decay must lie in \(0, 1\]"),
         ("decay", 1.5, "training.decay"),
         ("label_smoothing", 1.0, "training.label_smoothing"),

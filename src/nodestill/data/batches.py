@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int64, UInt8
+import torch.nn.functional as F
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from nodestill.data.augment import Augment, augmented
@@ -93,7 +94,9 @@ class Batch(NamedTuple):
     view: Int64[Tensor, " batch"]  # key of the augmented view: the same key makes the same view again
 
 
-def train_batches(data: ImageSet, batch_size: int, augment: Augment, *, seed: int, epoch: int) -> Iterator[Batch]:
+def train_batches(
+    data: ImageSet, batch_size: int, augment: Augment, *, seed: int, epoch: int, side: int | None = None
+) -> Iterator[Batch]:
     """Yield every image once, shuffled and augmented.
 
     The order is a function of (seed, epoch) alone, the view of image i of (seed, i, epoch) alone: an epoch can be made
@@ -106,15 +109,22 @@ def train_batches(data: ImageSet, batch_size: int, augment: Augment, *, seed: in
         augment: What is done to each image.
         seed: Any integer.
         epoch: Number of the epoch, >= 0.
+        side: Pixels, >= 1, that the shorter side of each view is shrunk to, once it is made; None leaves views as they are.
 
     Raises:
-        InputError: If `batch_size` or `epoch` is out of range.
+        InputError: If `batch_size` or `epoch` is out of range, or `side` is greater than the images.
     """
     _require_batch_size(batch_size)
     if epoch < 0:
         raise InputError(f"epoch must not be negative, got {epoch}. Count epochs from 0.")
+    smallest = min(data.images.shape[2:])
+    if side is not None and not 1 <= side <= smallest:
+        raise InputError(
+            f"side must lie between 1 and the {smallest} pixels of the images, got {side}. Images are only shrunk."
+        )
     order = keyed_permutation(len(data), seed, Stream.ORDER, epoch, data.images.device)
-    return (_train_batch(data, index, augment, seed, epoch) for index in order.split(batch_size))
+    batches = (_train_batch(data, index, augment, seed, epoch) for index in order.split(batch_size))
+    return batches if side is None else (batch._replace(images=_shrunk(batch.images, side)) for batch in batches)
 
 
 def eval_batches(data: ImageSet, batch_size: int) -> Iterator[Batch]:
@@ -151,6 +161,13 @@ def _train_batch(data: ImageSet, index: Int64[Tensor, " batch"], augment: Augmen
     view = torch.full_like(index, epoch)
     images = augmented(data.images[index], index, view, augment, seed=seed)
     return Batch(_as_float(images), data.labels[index], index, view)
+
+
+def _shrunk(images: Images, side: int) -> Float[Tensor, "batch 3 rows columns"]:
+    """Return pictures whose pixels are weighted means of those that they cover; still in [0, 1]."""
+    height, width = images.shape[2:]
+    size = [round(length * side / min(height, width)) for length in (height, width)]
+    return F.interpolate(images, size=size, mode="bilinear", antialias=True).clamp_(0, 1)
 
 
 def _as_float(images: UInt8[Tensor, "batch 3 height width"]) -> Images:

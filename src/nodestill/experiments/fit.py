@@ -19,7 +19,7 @@ from nodestill.experiments.processes import Watch, in_processes
 from nodestill.experiments.recipe import Distillation, DistillationObjective, StudentRecipe, TeacherRecipe
 from nodestill.experiments.scoring import monitor, score
 from nodestill.experiments.store import RunFolder, Store
-from nodestill.models import Normalize, Whitening
+from nodestill.models import NeuralODEClassifier, Normalize, Whitening
 from nodestill.training import Objective, StepLoss, distillation_loss, supervised
 from nodestill.training.lessons import live, once, taught
 from nodestill.training.loop import EpochRecord, Learner, fabric_for, set_up, steps_per_epoch, train
@@ -150,8 +150,23 @@ def _train(learner: Learner, model: nn.Module, job: Job, done: int) -> None:
             job.folder.save_state(model, learner.optimizer.optimizer, record.epoch)
         fabric.barrier()
 
-    objective = in_precision_of(fabric, _objective(learner.model, model, job))
-    train(learner, objective, job.train_set, plan, seed=job.member.seed, epochs_done=done, on_epoch=on_epoch, on_step=on_step)
+    train(
+        learner,
+        in_precision_of(fabric, _objective(learner.model, model, job)),
+        job.train_set,
+        plan,
+        seed=job.member.seed,
+        epochs_done=done,
+        before_epoch=partial(refine, model, job.member.model),
+        on_epoch=on_epoch,
+        on_step=on_step,
+    )
+
+
+def refine(model: nn.Module, recipe: TeacherRecipe | StudentRecipe, epoch: int) -> None:
+    """Give a student, in place, the solver that its recipe has for an epoch."""
+    if isinstance(recipe, StudentRecipe) and isinstance(model, NeuralODEClassifier):
+        model.solver = recipe.solver_in(epoch)
 
 
 def _objective(wrapped: nn.Module, model: nn.Module, job: Job) -> Objective:

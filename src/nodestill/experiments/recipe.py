@@ -119,6 +119,8 @@ class StudentRecipe:
         f_scale: What f is multiplied by, > 0. NODE(1) with t1 for it is the same function as NODE(t1).
         frozen: Whether f keeps its initial weights.
         pre_activation: Whether f begins with an activation.
+        coarse_epochs: Epochs, from the first, in which the solver takes half of its steps: quick, while the rate is high. A
+            twin has no solver and pays no heed.
     """
 
     stem: Stem
@@ -138,8 +140,13 @@ class StudentRecipe:
     f_scale: float = field(default=1.0, metadata={"later": True})
     frozen: bool = field(default=False, metadata={"later": True})
     pre_activation: bool = field(default=False, metadata={"later": True})
+    coarse_epochs: int = field(default=0, metadata={"later": True})
 
     def __post_init__(self) -> None:
+        halves = self.solver.steps is not None and self.solver.steps % 2 == 0
+        fits = self.coarse_epochs == 0 or (halves and 0 < self.coarse_epochs < self.training.epochs)
+        expected = "be 0, or below the epochs, of a solver of an even number of fixed steps"
+        _require(fits, "student.coarse_epochs", self.coarse_epochs, expected)
         fixed = self.solver.steps is not None and self.solver.method is not Method.REVERSIBLE
         counted = fixed or self.blocks is not None
         _require(not self.twin or counted, "student.solver.method", self.solver.method.value, "have fixed steps for a twin")
@@ -154,6 +161,11 @@ class StudentRecipe:
         _require(self.channels >= 1, "student.channels", self.channels, "be at least 1; the paper uses 512")
         _require(0 <= self.t1 < float("inf"), "student.t1", self.t1, "be finite and >= 0; the paper uses 1, 100 and 500")
         _require(self.layers >= 1, "student.layers", self.layers, "be at least 1; the paper uses 4")
+
+    def solver_in(self, epoch: int) -> Solver:
+        """Return the solver of an epoch of its training, from 0."""
+        coarse = epoch < self.coarse_epochs and self.solver.steps is not None
+        return replace(self.solver, steps=self.solver.steps // 2) if coarse else self.solver
 
 
 PAPERS_ATTACKS = (AttackName.PGD, AttackName.MI_FGSM)

@@ -89,6 +89,7 @@ def train(
     *,
     seed: int,
     epochs_done: int = 0,
+    before_epoch: Callable[[int], None] = lambda epoch: None,
     on_epoch: Callable[[EpochRecord], None],
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> None:
@@ -101,6 +102,7 @@ def train(
         plan: Optimiser, schedule, batches, augmentation.
         seed: Decides order and augmentation, together with the epoch.
         epochs_done: Number of epochs that model and optimiser have behind them.
+        before_epoch: Called before each epoch with its number, from 0.
         on_epoch: Called after each epoch with its record; a good place to save.
         on_step: Called after each optimiser step with its number in this epoch and, now and then, the loss; else NaN.
 
@@ -109,6 +111,7 @@ def train(
     """
     for epoch in range(epochs_done, plan.epochs):
         started = time.perf_counter()
+        before_epoch(epoch)
         learner.model.train()
         totals, lr = _epoch(learner, objective, data, plan, seed, epoch, on_step)
         means = {name: float(value) for name, value in totals.items()}
@@ -130,7 +133,9 @@ def _epoch(
     """Train for one epoch; return the mean of each part of the loss, left on the device, and the last learning rate."""
     totals: dict[str, Tensor] = {}
     steps, lr = steps_per_epoch(data, plan), 0.0
-    for step, batch in enumerate(train_batches(data, plan.batch_size, plan.augment, seed=seed, epoch=epoch)):
+    side = plan.sides[epoch] if epoch < len(plan.sides) else None
+    batches = train_batches(data, plan.batch_size, plan.augment, seed=seed, epoch=epoch, side=side)
+    for step, batch in enumerate(batches):
         lr = learning_rate(plan, epoch * steps + step, steps)
         parts = _step(learner, objective, _share_of(batch, learner.fabric), lr)
         for name, value in parts.items():

@@ -49,6 +49,8 @@ class Training:
             before each step, in place of weight decay; 0 treats it as all others. Of Muon alone.
         double_softmax: Whether the labels' cross-entropy is taken of probabilities, as if they were logits: the paper's
             notation read literally. A mistake, and a control.
+        sides: Pixels that the shorter side of a view is shrunk to, one number an epoch, from the first; later epochs have views
+            as they are. Small pictures are quick, and the last epochs decide (Tan and Le 2021, progressive learning).
         hold_out: Whether a fixed tenth of the training images is kept from training and scored in place of the test images,
             for choosing settings.
         compiled: Whether forward and backward pass run as a compiled graph; only with solves of fixed steps. Moves no result
@@ -73,6 +75,7 @@ class Training:
     vector_rate: float = field(default=1.0, metadata={"later": True})
     filter_norm: float = field(default=0.0, metadata={"later": True})
     double_softmax: bool = field(default=False, metadata={"later": True})
+    sides: tuple[int, ...] = field(default=(), metadata={"later": True})
     hold_out: bool = field(default=False, metadata={"later": True})
     compiled: bool = field(default=False, metadata={"moves_results": False})
 
@@ -103,6 +106,10 @@ class Training:
             self.filter_norm,
             "not be negative, and 0 unless the optimizer is muon",
             "the fast recipes have 0.4",
+        )
+        fits = all(side >= 1 for side in self.sides) and len(self.sides) < self.epochs
+        _require(
+            fits, "sides", self.sides, "be pixels of at least 1, for fewer epochs than there are", "the last needs the images"
         )
         _require(0 < self.decay <= 1, "decay", self.decay, "lie in (0, 1]", "0.1 is the paper's")
         _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "lie in [0, 1)", "0 switches it off")
