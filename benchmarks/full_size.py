@@ -102,6 +102,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--steps", type=int, default=4)
     options = parser.parse_args()
+    if options.steps < 2:
+        parser.error("--steps must be at least 2: the first does not count")
     if options.data is not None:
         for name in options.model or (*_CELLS, *_RECIPES):
             keep([measure(name, options.data, options.images, options.steps)], RESULTS, ("model",))

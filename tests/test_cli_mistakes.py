@@ -22,6 +22,7 @@ MISTAKES = {
     "run": "recipe",
     "run dmo": "Did you mean 'demo'",
     "run demo --student.chanels 4": "Did you mean 'channels'",
+    "run demo --datase digits": "Did you mean 'dataset'?",
     "run demo --stroe x": "no option --stroe. Did you mean --store?",
     "run demo extra": "stands alone",
     "run demo --seed": "--seed needs a value",
@@ -179,7 +180,13 @@ def test_images_of_other_classes_are_one_sentence(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("--devicez", "--devices"), ("--max-tim", "--max-time?"), ("--unti", "--until?"), ("--theads", "--threads?")],
+    [
+        ("--devicez", "--devices"),
+        ("--max-tim", "--max-time?"),
+        ("--unti", "--until?"),
+        ("--theads", "--threads?"),
+        ("--debgu", "--debug?"),
+    ],
 )
 def test_a_mistyped_option_of_run_is_told_from_a_field(capsys, typed, meant):
     code, _, err = called(capsys, "run", "demo", typed, "2")

@@ -29,7 +29,7 @@ def write_whole(path: Path, content: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-        except OSError:
+        except BaseException:
             if path.parent.is_dir():
                 temporary.unlink(missing_ok=True)
             raise
@@ -37,8 +37,9 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _ctrl_c_waits() -> Iterator[None]:
-    """Hold Ctrl-C until the block is over; only the main thread can, and only it is interrupted."""
-    if threading.current_thread() is not threading.main_thread():
+    """Hold Ctrl-C until the block is over; only the main thread can, and only it is interrupted. A failure comes first."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not None
+    if not ours:
         yield
         return
     pressed: list[int] = []
@@ -47,5 +48,5 @@ def _ctrl_c_waits() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, usual)
-        if pressed:
-            signal.raise_signal(signal.SIGINT)
+    if pressed:
+        signal.raise_signal(signal.SIGINT)

@@ -71,6 +71,16 @@ def test_a_shrunken_epoch_has_the_same_views_and_their_means():
         assert torch.allclose(shrunk.images.mean(), full.images.mean(), atol=0.03)
 
 
+def test_every_pixel_counts_in_a_shrunken_image():
+    dark = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    for row, column in ((0, 0), (3, 4), (7, 2)):
+        bright = dark.clone()
+        bright[:, :, row, column] = 255
+        data = ImageSet("made", "made by a test", bright, torch.zeros(1, dtype=torch.int64), ("a",))
+        (batch,) = train_batches(data, 1, Augment(), seed=0, epoch=0, side=2)
+        assert batch.images.max() > 0.005  # a sixteenth of a pixel or more; without smoothing most pixels are passed over
+
+
 @pytest.mark.parametrize("side", [0, -1, 5, 100])
 def test_images_are_not_enlarged(side):
     with pytest.raises(InputError, match="side must lie between 1 and the 4 pixels"):

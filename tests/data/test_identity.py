@@ -99,8 +99,9 @@ def test_nothing_is_decoded(folder, monkeypatch):
     assert identify(Dataset.FOLDER, folder).key
 
 
-def test_images_are_counted_as_they_are_loaded(folder, hub):
+def test_images_are_counted_as_they_are_loaded(folder, hub, write, encode, pixels):
     (folder / "train" / "cat" / "1.png").write_bytes((folder / "train" / "cat" / "0.png").read_bytes())
+    write(hub / "cifar10" / "train.parquet", [encode(pixels[n]) for n in range(2)], [0, 1])
     for dataset, root in ((Dataset.DIGITS, None), (Dataset.FOLDER, folder), (Dataset.CIFAR10, hub)):
         loaded = tuple(len(load_image_set(dataset, split, root)) for split in (Split.TRAIN, Split.TEST))
         assert count_images(dataset, root) == loaded

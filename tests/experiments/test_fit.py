@@ -12,6 +12,7 @@ from nodestill.data import channel_statistics
 from nodestill.errors import DataError, InputError, TimeUp, TrainingError
 from nodestill.experiments.fit import device_of, train_member
 from nodestill.experiments.loaded import load_run
+from nodestill.experiments.recipe import Role
 from nodestill.models import Norm, Normalize, Stem, Whitening
 from nodestill.ode import Method, Solver
 from nodestill.precision import Precision
@@ -93,11 +94,28 @@ def test_a_solver_that_is_refined_goes_on_bit_for_bit(tmp_path):
     teacher = tiny.teacher(tiny.SGD, width=4)
     member = tiny.student(tiny.SGD, teacher)
     member = replace(member, model=replace(member.model, solver=Solver(Method.MIDPOINT, steps=2), coarse_epochs=2))
-    unbroken, resumed = trained(tmp_path / "a", member, teacher), trained(tmp_path / "b", member, teacher, (2, 7))
+    unbroken, resumed = trained(tmp_path / "a", member, teacher), trained(tmp_path / "b", member, teacher, (4, 7))
     assert unbroken == resumed
-    assert [row["measured"]["evaluations"] for row in unbroken["rows"]] == [2, 2, 4]
+    assert [row["measured"]["evaluations"] for row in unbroken["rows"]] == [4, 4, 4]
+    losses = [[row["loss"] for row in unbroken["rows"]]]
+    for number, steps in enumerate((1, 2)):
+        other = replace(member, model=replace(member.model, solver=Solver(Method.MIDPOINT, steps=steps), coarse_epochs=0))
+        losses.append([row["loss"] for row in trained(tmp_path / str(number), other, teacher)["rows"]])
+    coarse_then_fine, coarse, fine = losses
+    assert coarse_then_fine[:2] == coarse[:2] != fine[:2]
+    assert coarse_then_fine[2] not in (coarse[2], fine[2])
     assert unbroken["evaluation"]["evaluations"]["mean"] == 4
     assert load_run(tiny.job(tmp_path / "a", member, teacher).folder, torch.device("cpu")).model.solver.steps == 2
+
+
+@pytest.mark.parametrize(("side", "said"), [(9, "at most the 8 pixels"), (1, "cannot take")])
+def test_sizes_of_images_that_do_not_fit_are_refused_before_the_first_epoch(tmp_path, side, said):
+    member = tiny.teacher(tiny.SGD)
+    model = tiny.student(tiny.SGD, member).model
+    model = replace(model, distillation=None, stem=Stem.SMOOTH, training=replace(tiny.SGD, sides=(side,)))
+    with pytest.raises(InputError, match=said):
+        train_member(tiny.job(tmp_path, replace(member, role=Role.UNDISTILLED, model=model)), "cpu", 1)
+    assert not any(path.read_text() for path in tmp_path.rglob("training.jsonl"))
 
 
 def test_bfloat16_goes_on_bit_for_bit(tmp_path):

@@ -63,6 +63,28 @@ def test_only_an_even_number_of_steps_is_halved_and_not_to_the_end(solver, coars
         replace(tiny.recipe().student, solver=solver, coarse_epochs=coarse)
 
 
+def test_a_teacher_that_is_asked_on_each_view_sees_no_small_images():
+    student = tiny.recipe().student
+    small = replace(student.training, epochs=3, sides=(6,))
+    with pytest.raises(RecipeError, match=r"student\.training\.sides must be none unless the teacher is asked once"):
+        replace(student, training=small)
+    assert replace(student, training=small, distillation=replace(student.distillation, once=True)).training.sides == (6,)
+    with pytest.raises(RecipeError, match=r"training\.sides must be at most three sizes where training is compiled"):
+        replace(small, epochs=9, sides=(3, 4, 5, 6), compiled=True)
+
+
+def test_controls_without_a_solver_are_the_same_however_it_is_refined():
+    recipe = tiny.recipe()
+    student = replace(
+        recipe.student, solver=Solver(Method.MIDPOINT, steps=2), training=replace(recipe.student.training, epochs=4)
+    )
+    whole = replace(recipe, student=student, controls=(Role.STEM_ONLY, Role.TWIN))
+    refined = replace(whole, student=replace(student, coarse_epochs=3))
+    assert [whole.students()[role] for role in whole.controls] == [refined.students()[role] for role in whole.controls]
+    with pytest.raises(RecipeError, match="coarse_epochs"):  # the undistilled control has too few epochs for it
+        replace(refined, controls=(Role.UNDISTILLED,), undistilled=replace(recipe.undistilled, epochs=2))
+
+
 def test_what_needs_fixed_steps_is_refused_without():
     student, adaptive = tiny.recipe().student, Solver()
     assert replace(student, twin=True, training=replace(student.training, compiled=True)).twin

@@ -27,9 +27,8 @@ def asked_recipe(name: str, overrides: Sequence[str], options: Sequence[str] = (
         RecipeError: If the name, a field or a value is not known.
     """
     recipe = _from_file(Path(name)) if name.endswith(".toml") else recipe_named(name)
-    pairs = _pairs(overrides)
-    _require_no_mistyped([path for path, _ in pairs], options)
-    changed = with_overrides(recipe, pairs)
+    _require_no_mistyped(overrides, options)
+    changed = with_overrides(recipe, _pairs(overrides))
     if changed != recipe and changed.name == recipe.name:
         changed = replace(changed, name=f"{recipe.name}-{fingerprint(changed)}")
     return changed
@@ -49,11 +48,13 @@ def _pairs(tokens: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _require_no_mistyped(paths: Sequence[str], options: Sequence[str]) -> None:
-    known = {field.name for field in fields(Recipe)}
-    for path in paths:
-        near = [] if path in known else get_close_matches(path, options, n=2, cutoff=0.8)
-        if near:
+def _require_no_mistyped(tokens: Sequence[str], options: Sequence[str]) -> None:
+    """Refuse what is nearer to an option of the command than to any field."""
+    known = [field.name for field in fields(Recipe)]
+    for token in tokens:
+        path = token.removeprefix("--").partition("=")[0].replace("-", "_") if token.startswith("--") else known[0]
+        near = [] if path in known else get_close_matches(path, [*known, *options], n=2, cutoff=0.8)
+        if near and near[0] in options:
             meant = " or ".join(f"--{name}" for name in near)
             raise RecipeError(f"There is no option --{path}. Did you mean {meant}?".replace("_", "-"))
 

@@ -145,26 +145,36 @@ def _train(learner: Learner, model: nn.Module, job: Job, done: int) -> None:
         job.watch(job.task, steps_done, total, "" if loss != loss else f"loss {loss:.3f}")
 
     def on_epoch(record: EpochRecord) -> None:
+        refine(model, job.member.model, plan.epochs)
         if fabric.global_rank == 0:
             job.folder.append("training.jsonl", replace(record, measured=monitor(model, job.test_set, job.monitor_images)))
             job.folder.save_state(model, learner.optimizer.optimizer, record.epoch)
         fabric.barrier()
+        refine(model, job.member.model, record.epoch)
 
-    train(
-        learner,
-        in_precision_of(fabric, _objective(learner.model, model, job)),
-        job.train_set,
-        plan,
-        seed=job.member.seed,
-        epochs_done=done,
-        before_epoch=partial(refine, model, job.member.model),
-        on_epoch=on_epoch,
-        on_step=on_step,
-    )
+    _require_sides(model, job)
+    refine(model, job.member.model, done)
+    objective = in_precision_of(fabric, _objective(learner.model, model, job))
+    train(learner, objective, job.train_set, plan, seed=job.member.seed, epochs_done=done, on_epoch=on_epoch, on_step=on_step)
+
+
+def _require_sides(model: nn.Module, job: Job) -> None:
+    """Refuse, before the first epoch, sizes of images that are larger than the images or too small for the model."""
+    image = job.train_set.images[:1].float().div(255)
+    smallest, sides = min(image.shape[2:]), job.member.training.sides
+    try:
+        with torch.no_grad():
+            for side in {*sides}:
+                model.eval()(image[:, :, :side, :side])
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"training.sides has {sorted({*sides})} pixels, which {job.task} cannot take: {reason}") from None
+    if max(sides, default=1) > smallest:
+        raise InputError(f"training.sides must be at most the {smallest} pixels of the images, got {max(sides)}.")
 
 
 def refine(model: nn.Module, recipe: TeacherRecipe | StudentRecipe, epoch: int) -> None:
-    """Give a student, in place, the solver that its recipe has for an epoch."""
+    """Give a student, in place, the solver that its recipe has for an epoch, from 0."""
     if isinstance(recipe, StudentRecipe) and isinstance(model, NeuralODEClassifier):
         model.solver = recipe.solver_in(epoch)
 

@@ -3,6 +3,7 @@
 A stage's fingerprint covers only the part it depends on, so that many students share one teacher.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -119,8 +120,8 @@ class StudentRecipe:
         f_scale: What f is multiplied by, > 0. NODE(1) with t1 for it is the same function as NODE(t1).
         frozen: Whether f keeps its initial weights.
         pre_activation: Whether f begins with an activation.
-        coarse_epochs: Epochs, from the first, in which the solver takes half of its steps: quick, while the rate is high. A
-            twin has no solver and pays no heed.
+        coarse_epochs: Epochs, from the first, in which training takes half of the solver's steps: quick, while the rate is
+            high. What is measured after them is measured with all steps.
     """
 
     stem: Stem
@@ -147,6 +148,9 @@ class StudentRecipe:
         fits = self.coarse_epochs == 0 or (halves and 0 < self.coarse_epochs < self.training.epochs)
         expected = "be 0, or below the epochs, of a solver of an even number of fixed steps"
         _require(fits, "student.coarse_epochs", self.coarse_epochs, expected)
+        small, asked_once = self.training.sides, self.distillation is None or self.distillation.once
+        expected = "be none unless the teacher is asked once: it knows no small images"
+        _require(not small or asked_once, "student.training.sides", small, expected)
         fixed = self.solver.steps is not None and self.solver.method is not Method.REVERSIBLE
         counted = fixed or self.blocks is not None
         _require(not self.twin or counted, "student.solver.method", self.solver.method.value, "have fixed steps for a twin")
@@ -250,13 +254,13 @@ class Recipe:
 
     def students(self) -> dict[Role, StudentRecipe]:
         """Return the distilled student and its controls by role."""
-        variants = {
-            Role.DISTILLED: self.student,
-            Role.UNDISTILLED: replace(self.student, distillation=None, training=self.undistilled),
-            Role.STEM_ONLY: replace(self.student, t1=0.0),
-            **({Role.TWIN: replace(self.student, twin=True)} if Role.TWIN in self.controls else {}),
+        solved_once = replace(self.student, coarse_epochs=0)  # these have no solver
+        variants: dict[Role, Callable[[], StudentRecipe]] = {
+            Role.UNDISTILLED: lambda: replace(self.student, distillation=None, training=self.undistilled),
+            Role.STEM_ONLY: lambda: replace(solved_once, t1=0.0),
+            Role.TWIN: lambda: replace(solved_once, twin=True),
         }
-        return {role: variants[role] for role in (Role.DISTILLED, *self.controls)}
+        return {Role.DISTILLED: self.student, **{role: variants[role]() for role in self.controls}}
 
 
 def _require_perturbing(name: str, budget: LinfBudget) -> None:

@@ -54,7 +54,7 @@ class RunFolder:
 
     def write(self, name: str, value: Any) -> None:
         """Write a value as JSON."""
-        self._replace(name, (json.dumps(to_plain(value), indent=1) + "\n").encode())
+        self.write_bytes(name, (json.dumps(to_plain(value), indent=1) + "\n").encode())
 
     def read(self, name: str, *fields: str) -> Any:
         """Return the JSON value of a file; if fields are named, a table that has them.
@@ -86,7 +86,7 @@ class RunFolder:
 
     def write_rows(self, name: str, rows: Sequence[Any]) -> None:
         """Write a JSON-lines file."""
-        self._replace(name, "".join(json.dumps(to_plain(row)) + "\n" for row in rows).encode())
+        self.write_bytes(name, "".join(json.dumps(to_plain(row)) + "\n" for row in rows).encode())
 
     def finish(self) -> None:
         """Mark the folder as done and remove what only a resume needs."""
@@ -95,7 +95,7 @@ class RunFolder:
 
     def mark(self, name: str) -> None:
         """Write an empty file: DONE where a model is finished, ROWS where only its rows are there."""
-        self._replace(name, b"")
+        self.write_bytes(name, b"")
 
     def save_weights(self, model: nn.Module) -> None:
         """Write the parameters and buffers of a model."""
@@ -144,7 +144,7 @@ class RunFolder:
     def _save_tensors(self, name: str, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
         from safetensors.torch import save
 
-        self._replace(name, save({key: value.detach().contiguous() for key, value in tensors.items()}, metadata))
+        self.write_bytes(name, save({key: value.detach().contiguous() for key, value in tensors.items()}, metadata))
 
     def _load_tensors(self, name: str) -> dict[str, Tensor]:
         from safetensors import SafetensorError
@@ -163,7 +163,8 @@ class RunFolder:
         with safe_open(self.path / name, "pt") as file:
             return file.metadata() or {}
 
-    def _replace(self, name: str, content: bytes) -> None:
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file, whole or not at all; raises `DataError`."""
         try:
             write_whole(self.path / name, content)
         except OSError as error:

@@ -1,5 +1,6 @@
 """The protocol `sound` on a model: rows as they come, the curve, a table of images, pictures of what fooled it."""
 
+import io
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def _attack_soundly(attacked: Attacked, asked: RobustnessRecipe, key: str, watch
         watch(task, min(len(rows), total), total, f"{row.attack} {row.eps_255}/255")
     for row in rows:
         state = state.after(row)
-    _write_table(folder.path / f"images-{key}.parquet", hunt, state, album)
+    folder.write_bytes(f"images-{key}.parquet", _table(hunt, state, album))
     curve = [{**to_plain(line), **marks} for line in worst_case_curve(hunt, asked.attacks, asked.eps_255, rows, state)]
     others = [row for row in folder.rows("robustness.jsonl", "recipe") if row["recipe"] != key]
     folder.write_rows("robustness.jsonl", others + curve)  # all at once: a kill leaves the old file or the new
@@ -116,8 +117,8 @@ class _Album:
         self.kept[place] = name
 
 
-def _write_table(path: Path, hunt: Hunt, state: WorstCase, album: _Album) -> None:
-    """Write a line for each image: its class, the smallest radius at which it fell, and to what."""
+def _table(hunt: Hunt, state: WorstCase, album: _Album) -> bytes:
+    """Return a parquet file with a line for each image: its class, the smallest radius at which it fell, and to what."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -131,6 +132,5 @@ def _write_table(path: Path, hunt: Hunt, state: WorstCase, album: _Album) -> Non
         "fell_to": list(state.by),
         "picture": [album.kept.get(place) for place in range(len(labels))],
     }
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(pa.table(columns), temporary)
-    temporary.replace(path)
+    pq.write_table(pa.table(columns), file := io.BytesIO())
+    return file.getvalue()

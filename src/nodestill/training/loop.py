@@ -89,7 +89,6 @@ def train(
     *,
     seed: int,
     epochs_done: int = 0,
-    before_epoch: Callable[[int], None] = lambda epoch: None,
     on_epoch: Callable[[EpochRecord], None],
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> None:
@@ -102,7 +101,6 @@ def train(
         plan: Optimiser, schedule, batches, augmentation.
         seed: Decides order and augmentation, together with the epoch.
         epochs_done: Number of epochs that model and optimiser have behind them.
-        before_epoch: Called before each epoch with its number, from 0.
         on_epoch: Called after each epoch with its record; a good place to save.
         on_step: Called after each optimiser step with its number in this epoch and, now and then, the loss; else NaN.
 
@@ -111,7 +109,6 @@ def train(
     """
     for epoch in range(epochs_done, plan.epochs):
         started = time.perf_counter()
-        before_epoch(epoch)
         learner.model.train()
         totals, lr = _epoch(learner, objective, data, plan, seed, epoch, on_step)
         means = {name: float(value) for name, value in totals.items()}

@@ -50,7 +50,8 @@ class Training:
         double_softmax: Whether the labels' cross-entropy is taken of probabilities, as if they were logits: the paper's
             notation read literally. A mistake, and a control.
         sides: Pixels that the shorter side of a view is shrunk to, one number an epoch, from the first; later epochs have views
-            as they are. Small pictures are quick, and the last epochs decide (Tan and Le 2021, progressive learning).
+            as they are. Small pictures are quick, and the last epochs decide (Tan and Le 2021, progressive learning). Where
+            training is compiled, at most three sizes: each is a graph.
         hold_out: Whether a fixed tenth of the training images is kept from training and scored in place of the test images,
             for choosing settings.
         compiled: Whether forward and backward pass run as a compiled graph; only with solves of fixed steps. Moves no result
@@ -111,6 +112,8 @@ class Training:
         _require(
             fits, "sides", self.sides, "be pixels of at least 1, for fewer epochs than there are", "the last needs the images"
         )
+        few = len(set(self.sides)) <= 3 or not self.compiled
+        _require(few, "sides", self.sides, "be at most three sizes where training is compiled", "each is a graph")
         _require(0 < self.decay <= 1, "decay", self.decay, "lie in (0, 1]", "0.1 is the paper's")
         _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "lie in [0, 1)", "0 switches it off")
 
