@@ -42,6 +42,13 @@ def test_table_2_has_every_teacher_and_temperature(grid):
     assert all(len(row) == len(table.headers) for row in table.rows)
 
 
+def test_one_cell_has_no_range_to_speak_of(grid):
+    first = grid.names("table2")[0]
+    alone = replace(grid, cells=tuple(replace(c, run=c.run if c.name == first else None) for c in grid.cells))
+    assert say(alone, "table2") == ()
+    assert "cells lie between" in say(grid, "table2")[0]
+
+
 def test_the_parts_of_the_gain_add_up_to_it(grid):
     for rate in ("scale", "paper", "tuned"):
         found = factors(grid, rate)
