@@ -8,7 +8,8 @@ import torch
 from experiments.small_subjects import PATHS, close, gradient, pictures, resnet
 from nodestill.attacks import Subject, loss_gradient
 from nodestill.errors import DataError, InputError, NodestillError
-from nodestill.experiments.subjects import subject_from_file, subject_of_torchdiffeq
+from nodestill.experiments.torchdiffeq_subjects import subject_of_torchdiffeq
+from nodestill.experiments.user_subjects import subject_from_file
 
 NEIGHBOUR = "WIDTH = 4\n"
 USERS = """
