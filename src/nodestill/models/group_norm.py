@@ -6,7 +6,7 @@ passes over contiguous memory, and what is kept for the backward pass has the dt
 cheap pass is repeated rather than kept, because fresh memory costs more than the arithmetic. No second derivative.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +51,13 @@ def _input(x: State, z: State, share: Share, time_map: Map) -> State:
     return x.copy_(z).addcmul_(share, time_map)
 
 
+class _How(NamedTuple):
+    groups: int
+    eps: float
+    relu: bool
+    out_dtype: torch.dtype
+
+
 class _GroupNorm(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -60,31 +67,28 @@ class _GroupNorm(torch.autograd.Function):
         time_map: Map,
         weight: Weight,
         bias: Weight,
-        groups: int,
-        eps: float,
-        relu: bool,
-        out_dtype: torch.dtype,
+        how: _How,
     ) -> State:
-        pixels = z.shape[2] * z.shape[3]
+        groups, pixels = how.groups, z.shape[2] * z.shape[3]
         x = _input(torch.empty_like(z, dtype=time_map.dtype), z, share, time_map)
         mean = _group_mean(_pixel_sum(x), groups, pixels)
         variance = _group_mean(_pixel_sum(x.sub_(mean).square_()), groups, pixels)
-        rstd = variance.add_(eps).rsqrt_()
+        rstd = variance.add_(how.eps).rsqrt_()
         slope = rstd * weight.view(1, -1, 1, 1)
         shift = torch.addcmul(bias.view(1, -1, 1, 1), mean, slope, value=-1)
         _input(x, z, share, time_map).mul_(slope).add_(shift)
-        y = (x.relu_() if relu else x).to(out_dtype)
-        ctx.groups, ctx.relu = groups, relu
-        ctx.save_for_backward(z, share, time_map, weight, mean, rstd, *([y] if relu else []))
+        y = (x.relu_() if how.relu else x).to(how.out_dtype)
+        ctx.how = how
+        ctx.save_for_backward(z, share, time_map, weight, mean, rstd, *([y] if how.relu else []))
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: State) -> tuple[Tensor | None, ...]:
         z, share, time_map, weight, mean, rstd, *y = ctx.saved_tensors
-        groups, pixels, scale = ctx.groups, z.shape[2] * z.shape[3], weight.view(1, -1, 1, 1)
+        groups, pixels, scale = ctx.how.groups, z.shape[2] * z.shape[3], weight.view(1, -1, 1, 1)
         grad = grad.contiguous(memory_format=torch.channels_last)
-        grad = (torch.ops.aten.threshold_backward(grad, y[0], 0) if ctx.relu else grad).to(time_map.dtype)
+        grad = (torch.ops.aten.threshold_backward(grad, y[0], 0) if ctx.how.relu else grad).to(time_map.dtype)
         x = _input(torch.empty_like(grad), z, share, time_map).sub_(mean)
         sum_g, sum_gx = _pixel_sum(grad), _pixel_sum(x.mul_(grad)) * rstd.flatten(1)
         shift = _group_mean(sum_g * weight, groups, pixels).mul_(rstd).neg_()
@@ -98,7 +102,7 @@ class _GroupNorm(torch.autograd.Function):
             gradient_of_map(dx, share) if needs[2] else None,
             sum_gx.sum(0) if needs[3] else None,
             sum_g.sum(0) if needs[4] else None,
-            *(None,) * 4,
+            None,
         )
 
 
@@ -137,4 +141,4 @@ def group_norm_at_time(
     if torch.compiler.is_compiling():  # a compiler makes the few passes itself
         x = F.group_norm(torch.addcmul(z.to(time_map.dtype), share, time_map), groups, weight, bias, eps)
         return (x.relu() if relu else x).to(out_dtype or z.dtype)
-    return _GroupNorm.apply(z, share, time_map, weight, bias, groups, eps, relu, out_dtype or z.dtype)
+    return _GroupNorm.apply(z, share, time_map, weight, bias, _How(groups, eps, relu, out_dtype or z.dtype))
