@@ -45,6 +45,7 @@ from nodestill.training import (
     taught,
     train,
 )
+from nodestill.training.memory import keep_freed_memory
 from rows import keep, read
 from time_to_accuracy_figure import draw
 
@@ -116,6 +117,7 @@ def fit(
     model: nn.Module, objective: Callable[[nn.Module], Objective], images: ImageSet, plan: Training, seed: int, each: OnEpoch
 ) -> None:
     """Train a model for a whole schedule; `each` is called after every epoch, with its record."""
+    keep_freed_memory()  # as the command does, for every contender alike
     fabric = fabric_for("cpu", precision=plan.precision)
     learner = set_up(model, plan, fabric)
     train(learner, in_precision_of(fabric, objective(learner.model)), images, plan, seed=seed, on_epoch=each)

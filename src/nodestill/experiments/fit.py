@@ -24,6 +24,7 @@ from nodestill.training import Objective, StepLoss, distillation_loss, supervise
 from nodestill.training.lessons import live, once, taught
 from nodestill.training.loop import EpochRecord, Learner, fabric_for, set_up, steps_per_epoch, train
 from nodestill.training.matching import logit_loss, mean_loss
+from nodestill.training.memory import keep_freed_memory
 from nodestill.training.robust_objectives import adversarially_supervised, ard, rslad
 
 _WHITENED_IMAGES = 5000
@@ -93,6 +94,7 @@ def device_of(accelerator: str) -> torch.device:
 
 
 def _fit(fabric: Any, job: Job) -> None:
+    keep_freed_memory()
     device, folder, watch = fabric.device, job.folder, job.watch if fabric.global_rank == 0 else silent
     job = replace(job, train_set=job.train_set.to(device), test_set=job.test_set.to(device), watch=watch)
     mean, (red, green, blue) = channel_statistics(job.train_set)
