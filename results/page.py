@@ -39,13 +39,10 @@ def picture(drawing: Drawing, name: str, docs: Path) -> str:
 
 
 def made_by(grid: GridRecords, name: str) -> str:
-    """Say where the page came from and how much of the grid it has seen."""
-    folders = {cell.folder for cell in grid.cells if cell.run is not None}
-    wanted = {cell.folder or (cell.name, cell.seed) for cell in grid.cells}
+    """Say where the page came from."""
     return (
-        f"\nMade from the rows of {len(folders)} models, of about {len(wanted)}, in [`results/{name}`](../results/{name}) by "
-        f"`python results/page.py {name}`; they were made by `nodestill reproduce all --dataset {grid.dataset} "
-        f"--scale {grid.scale} --data DIR`.\n"
+        f"\nMade by `python results/page.py {name}` from the rows in [`results/{name}`](../results/{name}), which were made by "
+        f"`nodestill reproduce all --dataset {grid.dataset} --scale {grid.scale} --data DIR`.\n"
     )
 
 

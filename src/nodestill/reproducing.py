@@ -110,7 +110,8 @@ def _show_plan(asked: Any, known: Any, workspace: Any, ways: Ways, taken: list[s
     plan = grids.planned(asked, known, workspace.accelerator)
     now = plan.standing
     console.print(f"{asked.part.value} of {asked.dataset.value} at scale {asked.scale.name.value}: {asked.scale.about}.")
-    console.print(f"Images: {known.identity.provenance}. Seeds: {asked.about_seeds}.", soft_wrap=True)
+    counts = f"{known.counts.train:,} to train on, {known.counts.test:,} to test"
+    console.print(f"Images: {known.identity.provenance}, {counts}. Seeds: {asked.about_seeds}.", soft_wrap=True)
     changes = [list(change) for change in asked.changes()]
     if changes:
         show_table(["Not the paper's", "Here", "Paper"], changes, words=3)

@@ -66,7 +66,7 @@ def test_only_an_even_number_of_steps_is_halved_and_not_to_the_end(solver, coars
 def test_a_teacher_that_is_asked_on_each_view_sees_no_small_images():
     student = tiny.recipe().student
     small = replace(student.training, epochs=3, sides=(6,))
-    with pytest.raises(RecipeError, match=r"student\.training\.sides must be none unless the teacher is asked once"):
+    with pytest.raises(RecipeError, match=r"student\.training\.sides must be none unless distillation\.once is true"):
         replace(student, training=small)
     assert replace(student, training=small, distillation=replace(student.distillation, once=True)).training.sides == (6,)
     with pytest.raises(RecipeError, match=r"training\.sides must be at most three sizes where training is compiled"):

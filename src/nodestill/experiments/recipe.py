@@ -149,7 +149,7 @@ class StudentRecipe:
         expected = "be 0, or below the epochs, of a solver of an even number of fixed steps"
         _require(fits, "student.coarse_epochs", self.coarse_epochs, expected)
         small, asked_once = self.training.sides, self.distillation is None or self.distillation.once
-        expected = "be none unless the teacher is asked once: it knows no small images"
+        expected = "be none unless distillation.once is true: a teacher that is asked on each view knows no small images"
         _require(not small or asked_once, "student.training.sides", small, expected)
         fixed = self.solver.steps is not None and self.solver.method is not Method.REVERSIBLE
         counted = fixed or self.blocks is not None

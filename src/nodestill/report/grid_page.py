@@ -46,7 +46,7 @@ def write_reproduction(grid: GridRecords, out: Path) -> Path:
 
 def grid_markdown(grid: GridRecords, pictures: Mapping[str, str] = NO_PICTURES) -> str:
     """Return the report as Markdown, with a line of pictures above the table of a section where `pictures` has its title."""
-    parts = [f"# {title(grid)}", f"Scale {grid.scale}: {grid.about}. Images: {grid.data}."]
+    parts = [f"# {title(grid)}", f"Scale {grid.scale}: {grid.about}. Images: {grid.data}. {how_far(grid)}"]
     for section in sections(grid, "all"):
         parts += [f"## {section.title}", " ".join(section.says), pictures.get(section.title, ""), section.table.to_markdown()]
     parts += ["## What is not the paper's", changes_table(grid).to_markdown()]
@@ -64,6 +64,7 @@ def grid_html(grid: GridRecords) -> str:
         "scale": grid.scale,
         "about": grid.about,
         "data": grid.data,
+        "how_far": how_far(grid),
         "sections": found,
         "changes": changes_table(grid),
         "folders": folders_table(grid),
@@ -75,6 +76,15 @@ def grid_html(grid: GridRecords) -> str:
 def title(grid: GridRecords) -> str:
     """Return what the report is about."""
     return f"Chu et al. 2022 on {_SETS.get(grid.dataset, grid.dataset)}, reproduced at scale {grid.scale}"
+
+
+def how_far(grid: GridRecords) -> str:
+    """Return a sentence on how much of the grid the page has seen."""
+    folders = {cell.folder for cell in grid.cells if cell.run is not None}
+    wanted = {cell.folder or (cell.name, cell.seed) for cell in grid.cells}
+    if len(folders) == len(wanted):
+        return f"All {len(wanted)} models are finished."
+    return f"**Not finished: {len(folders)} of about {len(wanted)} models; what is not there is a dash.**"
 
 
 def changes_table(grid: GridRecords) -> Table:

@@ -101,7 +101,7 @@ def _controls(grid: GridRecords) -> list[str | None]:
     up, down = ([about for about, found in gaps.items() if found.sign == sign] for sign in (1, -1))
     largest = max(gaps, key=lambda about: abs(gaps[about].mean))
     return [
-        f"Of {len(gaps)} controls {len(up)} are above what they are compared with, {len(down)} below, the others level.",
+        f"Controls above what they are compared with: {len(up)} of {len(gaps)}; below: {len(down)}; the others are level.",
         f"The largest difference is that of “{largest}”: {gaps[largest].points()} points.",
     ]
 
