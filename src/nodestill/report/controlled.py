@@ -92,8 +92,8 @@ def factors_table(grid: GridRecords) -> Table:
     rows += [(name, RATES["scale"], found) for name, found in structure(grid).items() if found is not None]
     note = (
         "gain: distilled by SGD less labels by Adam, the paper's comparison; optimiser and distillation are the main effects "
-        "of all four arms and add up to it. Rows of other numbers of seeds do not. What a learned f brings is a part of what the "
-        "ODE brings.",
+        "of all four arms and add up to it. Rows of other numbers of seeds do not. What a learned f brings is a part of what "
+        "the ODE brings.",
         "Rates are tuned on a tenth of the training images, as many for each arm, by seed 0.",
     )
     lines = tuple((name, words, points_of(found), str(found.seeds)) for name, words, found in rows)
