@@ -1,8 +1,5 @@
 """What results/collect.py keeps of a grid is what a grid goes on from."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 import fake_runs
@@ -10,17 +7,13 @@ from nodestill.experiments import asked_reproduction
 from nodestill.experiments.grid_records import read_grid
 from nodestill.experiments.reproduce import take_over_rows, write_listing
 from nodestill.experiments.schedule import standing
-
-SCRIPT = Path(__file__).parents[1] / "results" / "collect.py"
+from scripts import loaded
 
 
 @pytest.fixture(scope="module")
 def collect():
     """The script as a module."""
-    found = importlib.util.spec_from_file_location("collect", SCRIPT)
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
+    return loaded("results/collect.py")
 
 
 def test_a_grid_goes_on_from_what_was_collected(tmp_path, collect, monkeypatch):

@@ -1,23 +1,18 @@
 """results/page.py: what a grid says, with its pictures, made from rows alone."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
 from report.made_grids import made_up
-
-SCRIPT = Path(__file__).parents[1] / "results" / "page.py"
+from scripts import loaded
 
 
 @pytest.fixture(scope="module")
 def page():
     """The script as a module."""
-    found = importlib.util.spec_from_file_location("results_page", SCRIPT)
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
+    return loaded("results/page.py")
 
 
 @pytest.fixture(scope="module")
