@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nodestill.ode import GradientMode, Method, Solver, StepControl, march, solve
+from nodestill.ode import GradientMode, Method, Solver, StepControl, follow, solve
 from ode_oracles import Net, gradients, spread
 
 READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::is_nonzero", "aten::equal"}
@@ -64,7 +64,7 @@ def test_given_steps_are_taken_and_differentiated_without_reading(mode, monkeypa
             solve(f, y0, 0.0, 1.5, Solver(Method.RK4, steps=steps, gradient=mode)).y1.sum().backward()
         return reads.count
 
-    monkeypatch.setattr(march, "_may_read", lambda device: False)
+    monkeypatch.setattr(follow, "_may_read", lambda device: False)
     assert reads_of(20) == reads_of(5)
 
 
@@ -76,7 +76,7 @@ def test_images_that_stand_still_in_the_batch_are_as_if_they_had_left_it(mode, m
     assert bool((record.sizes == 0).any())
     found = []
     for reads in (True, False):
-        monkeypatch.setattr(march, "_may_read", lambda device, reads=reads: reads)
+        monkeypatch.setattr(follow, "_may_read", lambda device, reads=reads: reads)
         solution, of_all = gradients(f, y0, solver, replay=record, loss=lambda solution: solution.y1.square().sum())
         found.append((solution.y1, solution.stats.evaluations, *of_all))
     for one, other in zip(*found, strict=True):

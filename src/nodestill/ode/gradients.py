@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nodestill.ode.adjoint import AdjointSolve
-from nodestill.ode.march import Problem, Progress, Sizes, travel
+from nodestill.ode.follow import Sizes, travel
+from nodestill.ode.progress import Problem, Progress
 from nodestill.ode.reversible import ReversibleSolve
 from nodestill.ode.scope import asked_for, check_leaves, check_weights
 from nodestill.ode.solver import GradientMode, Method, Solver, StepControl, failures

@@ -1,71 +1,21 @@
-"""The loops of a solve: adaptive (`march`) and along given step sizes (`follow`). No automatic differentiation here.
+"""The adaptive loop of a solve. No automatic differentiation here.
 
 Images are on their way independently: each has its own time, step size and verdict, they only share the calls of f. One that
 has arrived leaves the batch, so nobody pays for the slowest neighbour. Whoever wants to go back hears of every step (`Steps`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from nodestill.ode.solver import Solver, SolveStats, Status, failures
-from nodestill.ode.step import (
-    Field,
-    Kept,
-    PerImage,
-    Trial,
-    evaluate,
-    like_state,
-    maybe_compiled,
-    rms,
-    shared_casts,
-    take_step,
-)
+from nodestill.ode.progress import Problem, Progress, marked, nowhere
+from nodestill.ode.solver import Status, failures
+from nodestill.ode.step import Kept, PerImage, Trial, evaluate, like_state, maybe_compiled, rms
 from nodestill.ode.step_size import judged_step, next_size, over_batch, probe_first_step
-from nodestill.ode.tableaus import Tableau
 from nodestill.ode.trace import Steps, Taken, placed
 
 _SMALLEST_STEP = 1e-13  # of the distance to go: below it, adding a step to float64 time loses the step
-
-
-class Problem(NamedTuple):
-    """An initial value problem with everything that decides how it is solved. Times are counted from t0, upwards."""
-
-    field: Field
-    tableau: Tableau
-    solver: Solver
-    t0: float
-    sign: float  # -1 to solve backwards in time
-    targets: tuple[float, ...]  # distances from t0 to land on, increasing; the last one is the end
-
-    def time(self, travelled: PerImage) -> PerImage:
-        """Return the time at a distance from t0."""
-        return self.t0 + self.sign * travelled
-
-
-@dataclass
-class Progress:
-    """The state of a whole batch between two targets, and what has been counted on the way."""
-
-    y: Tensor
-    slope: Tensor
-    size: PerImage  # step size to try next
-    status: Tensor
-    evaluations: Tensor
-    rejected: Tensor
-    tried: Tensor  # attempted steps of each image, so that a slow neighbour does not use up its limit
-    error: PerImage
-    attempts: int = 0
-    sizes: list[PerImage] = field(default_factory=list)  # one row an attempt
-    ends: list[Tensor] = field(default_factory=list)  # the state at each target
-
-    def stats(self) -> SolveStats:
-        """Return what each image cost."""
-        accepted = torch.stack(self.sizes).gt(0).sum(0) if self.sizes else torch.zeros_like(self.rejected)
-        return SolveStats(self.evaluations, accepted, self.rejected)
 
 
 @dataclass
@@ -81,15 +31,6 @@ class _Front:
 
     def only(self, chosen: Tensor) -> "_Front":
         return _Front(*[part[chosen] for part in (self.index, self.travelled, self.size, self.y, self.slope)], first=())
-
-
-Sizes = Sequence[Sequence[PerImage]]  # step sizes to take: for each target, one row of the batch after another
-
-
-def travel(problem: Problem, sizes: Sizes | None, y0: Tensor, steps: Steps | None) -> Progress:
-    """Solve with step sizes of its own choice, or with those given."""
-    with shared_casts(y0.device):
-        return march(problem, y0, steps) if sizes is None else follow(problem, y0, sizes, steps)
 
 
 def march(problem: Problem, y0: Tensor, steps: Steps | None) -> Progress:
@@ -123,13 +64,6 @@ def _start(problem: Problem, y0: Tensor, keep: bool) -> tuple[Progress, tuple[Ke
         progress.size, probes = probe_first_step(problem.field, t, y0, progress.slope, solver, order, problem.sign), 1
     progress.evaluations += 1 + probes
     return progress, first
-
-
-def nowhere(y0: Tensor) -> Progress:
-    """Return the progress of a batch that has not left its start, all counts zero."""
-    count = torch.zeros(len(y0), dtype=torch.int64, device=y0.device)
-    zero = torch.zeros(len(y0), dtype=torch.float64, device=y0.device)
-    return Progress(y0, y0, zero, *[count.clone() for _ in range(4)], zero.clone())
 
 
 def _leave(progress: Progress, travelled: float, first: tuple[Kept, ...]) -> _Front:
@@ -215,51 +149,3 @@ def _part(progress: Progress, front: _Front, leaving: Tensor, leavers: int) -> _
     progress.slope = placed(progress.slope, out.index, out.slope)
     progress.size = placed(progress.size, out.index, out.size)
     return front.only(staying)
-
-
-def marked(progress: Progress) -> Tensor:
-    """Return the states with those of failed images not a number, so that no one takes them for a result."""
-    failed = like_state(failures(progress.status), progress.y).bool()
-    return torch.where(failed, torch.nan, progress.y)  # masked_fill would lose the memory layout
-
-
-def follow(problem: Problem, y0: Tensor, sizes: Sizes, steps: Steps | None) -> Progress:
-    """Take the given steps to each target in turn, without error control; a size of 0 stands still.
-
-    Nothing is read back from an accelerator. On the CPU images that stand still leave the batch.
-    """
-    progress = nowhere(y0)
-    travelled = progress.error.clone()
-    for target, rows in zip(problem.targets, sizes, strict=True):
-        if steps is not None:
-            steps.begin()
-        for h in rows:
-            progress.sizes.append(h)
-            _follow_step(problem, progress, travelled, h, steps)
-            travelled = travelled + h
-        progress.status[(travelled - target).abs() > 1e-9 * target] = Status.STEP_LIMIT  # given steps lead elsewhere
-        progress.status[~torch.isfinite(rms(progress.y))] = Status.NON_FINITE
-        progress.ends.append(marked(progress))
-    return progress
-
-
-def _follow_step(problem: Problem, progress: Progress, travelled: PerImage, h: PerImage, steps: Steps | None) -> None:
-    index, y, whole = None, progress.y, progress.y
-    if _may_read(y.device) and not bool(h.all()):
-        index = torch.nonzero(h)[:, 0]
-        if len(index) == 0:
-            return
-        y, h, travelled = y[index], h[index], travelled[index]
-    tableau, keep = problem.tableau.without_error, steps is not None and steps.keeps_evaluations
-    t, signed = problem.time(travelled), problem.sign * h
-    slope, first = evaluate(problem.field, t, y, keep)
-    trial = maybe_compiled(take_step, problem.field, keep=keep)(problem.field, tableau, t, signed, y, slope, keep=keep)
-    progress.evaluations += tableau.stages * (progress.sizes[-1] > 0)
-    if steps is not None:
-        steps.add(Taken(index, t, signed, y, first + trial.kept, rejections=False))
-    progress.y = placed(whole, index, trial.y_next)
-
-
-def _may_read(device: torch.device) -> bool:
-    """Whether looking at a number costs nothing: not where it would wait for an accelerator, or end a compiler's graph."""
-    return device.type == "cpu" and not torch.compiler.is_compiling()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nodestill.errors import InputError
-from nodestill.ode.march import Problem
+from nodestill.ode.progress import Problem
 from nodestill.ode.step import Kept, evaluate
 
 

@@ -12,10 +12,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nodestill.errors import InputError
+from nodestill.ode.follow import Sizes
 from nodestill.ode.gradients import differentiable
-from nodestill.ode.march import PerImage, Problem, Progress, Sizes
+from nodestill.ode.progress import Problem, Progress
 from nodestill.ode.solver import Method, Solution, Solver, StepRecord, no_times
-from nodestill.ode.step import Field
+from nodestill.ode.step import Field, PerImage
 from nodestill.ode.tableaus import tableau
 
 
