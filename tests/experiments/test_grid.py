@@ -192,9 +192,9 @@ def test_the_arms_cross_teacher_and_optimiser_at_three_choices_of_rate():
 
 
 @pytest.mark.parametrize("scale", ScaleName)
-def test_every_arm_is_tuned_with_equal_effort_away_from_the_test_images(scale):
-    tuned = [cell for cell in arms(grid(scale=scale, seed=3)) if cell.tuned]
-    assert len(tuned) == 4
+def test_arms_and_twins_are_tuned_with_equal_effort_away_from_the_test_images(scale):
+    tuned = [cell for cell in controls(grid(scale=scale, seed=3)) if cell.tuned]
+    assert len(tuned) == 4 + 3
     assert len({len(cell.tuned) for cell in tuned}) == 1
     for cell in tuned:
         assert len({candidate.model.training.lr for candidate in cell.tuned}) == len(cell.tuned) >= 2
@@ -203,6 +203,7 @@ def test_every_arm_is_tuned_with_equal_effort_away_from_the_test_images(scale):
             assert candidate.seed == 0
             assert (candidate.teacher is None) == (cell.teacher is None)
             assert candidate.teacher is None or candidate.teacher.model.training.hold_out
+            assert (candidate.role, candidate.matched) == (cell.role, cell.matched)
             assert differing(candidate.model, cell.model) <= {"training.hold_out", "training.lr"}
 
 
@@ -247,8 +248,8 @@ def test_a_scale_says_the_papers_value_beside_its_own():
     assert found["teacher.width"] == ("8", "16")
     assert found["student.channels"] == ("16", "512")
     assert found["student.training.epochs"] == ("3", "200")
-    assert found["robustness.images"] == ("1000", "none")
-    assert found["robustness.images, t1 = 100 and more"] == ("256", "none")
+    assert found["robustness.images"] == ("1000", "all")
+    assert found["robustness.images, t1 = 100 and more"] == ("256", "all")
     assert "teacher.depth" not in found
 
 

@@ -37,7 +37,7 @@ def test_the_plan_counts_what_is_done_and_what_is_left(begun):
 def test_the_plan_counts_what_waits_for_settings(tmp_path):
     plan = planned(asked(), fake_runs.known(tmp_path), "cpu")
     assert plan.later > 0
-    assert kinds_of(plan)[-1][:4] == ("settings not known yet", "7", "0", "7")  # four tuned arms, three twins
+    assert kinds_of(plan)[-1][:4] == ("settings not known yet", "13", "0", "13")  # four tuned arms, three twins and their rates
     assert plan.total > plan.later
 
 

@@ -35,8 +35,9 @@ def test_the_second_time_nothing_is_given(controlled):
 
 def test_a_rate_is_the_one_that_was_best_on_validation(controlled):
     what, known, _ = controlled
-    for arm in ("kd-sgd-tuned", "labels-adam-tuned"):
+    for arm in ("kd-sgd-tuned", "labels-adam-tuned", "twin-evaluations"):
         cell = named(what, arm, seed=1)
+        assert cell.tuned
         accuracy = {}
         for candidate in cell.tuned:
             folder = known.store.folder(known.member(candidate).folder)
@@ -59,6 +60,9 @@ def test_a_twin_is_sized_by_what_its_student_measured(controlled):
     what, known, _ = controlled
     blocks = {way: known.member(named(what, f"twin-{way}")).model.blocks for way in ("evaluations", "parameters", "macs")}
     assert blocks == {"evaluations": 12, "parameters": 4, "macs": 4}
+    for way, count in blocks.items():
+        tried = named(what, f"twin-{way}").tuned
+        assert {known.member(one).model.blocks for one in tried} == {count}
 
 
 def test_twins_are_equal_in_what_they_say():
@@ -86,9 +90,8 @@ def test_what_waits_for_a_failed_measurement_is_named(tmp_path):
     what, known = asked(), fake_runs.known(tmp_path)
     worked(what, known, ("node1-kd",))
     now = standing(what.cells(), known, what.scale)
-    assert {"twin-evaluations", "twin-parameters", "twin-macs", "kd-sgd-tuned", "kd-adam-tuned"} == {
-        cell.name for cell in now.waiting
-    }
+    waiting = {cell.name for cell in now.waiting if cell.parts}
+    assert waiting == {"twin-evaluations", "twin-parameters", "twin-macs", "kd-sgd-tuned", "kd-adam-tuned"}
 
 
 def test_hands_that_say_done_and_did_nothing_are_not_asked_for_ever(tmp_path):

@@ -39,9 +39,10 @@ def arms(grid: Grid) -> list[Cell]:
         for optimizer in _OPTIMIZERS:
             small = grid.scale.shrunk
             usual = PAPERS_RATE if small is None else small.sgd_rate if optimizer is Optimizer.SGD else small.adam_rate
-            candidates = tuple(_candidate(grid, taught, optimizer, rate) for rate in _rates(grid, optimizer))
+            first = _arm(replace(grid, seed=0), taught, optimizer, usual, "tuned")
             found += [_arm(grid, taught, optimizer, usual, "scale"), _arm(grid, taught, optimizer, PAPERS_RATE, "paper")]
-            found.append(replace(_arm(grid, taught, optimizer, usual, "tuned"), tuned=candidates))
+            tried = _tried(first, _rates(grid, optimizer))
+            found.append(replace(_arm(grid, taught, optimizer, usual, "tuned"), tuned=tried))
     return found
 
 
@@ -66,21 +67,25 @@ def _arm(grid: Grid, taught: bool, optimizer: Optimizer, rate: float, which: str
     )
 
 
-def _candidate(grid: Grid, taught: bool, optimizer: Optimizer, rate: float) -> Cell:
-    """Return a training on nine tenths of the images, by a teacher that never saw the last tenth either; always of seed 0."""
-    cell = _arm(replace(grid, seed=0), taught, optimizer, rate, "tuned")
+def _tried(cell: Cell, rates: tuple[float, ...]) -> tuple[Cell, ...]:
+    """Return a cell of seed 0 on nine tenths of the images at each rate, by a teacher that never saw the last tenth either."""
     teacher = None if cell.teacher is None else _held_out(cell.teacher, f"{cell.teacher.name}-held-out")
-    return replace(
-        _held_out(cell, f"{cell.name}-{rate:g}"), teacher=teacher, about=f"{cell.about.rpartition(',')[0]}, {rate:g}"
-    )
+    about = cell.about.rpartition(",")[0]
+
+    def at(rate: float) -> Cell:
+        found = _held_out(
+            replace(cell, model=_with(cell.model, replace(cell.model.training, lr=rate))), f"{cell.name}-{rate:g}"
+        )
+        return replace(found, teacher=teacher, about=f"{about}, {rate:g}")
+
+    return tuple(at(rate) for rate in rates)
 
 
 def _held_out(cell: Cell, name: str) -> Cell:
     plan = replace(cell.model.training, hold_out=True)
     about = f"{cell.about}, on nine tenths"
-    return replace(
-        cell, name=name, about=about, model=_with(cell.model, plan), parts=(), attack=None, paper=None, repeated=False
-    )
+    alone = replace(cell, name=name, about=about, parts=(), attack=None, paper=None, compared=None, repeated=False)
+    return replace(alone, model=_with(cell.model, plan))
 
 
 def _with(model: TeacherRecipe | StudentRecipe, plan: Training) -> TeacherRecipe | StudentRecipe:
@@ -154,18 +159,25 @@ def _mistakes(grid: Grid) -> list[Cell]:
 
 
 def _twins(grid: Grid) -> list[Cell]:
-    """Return residual networks of the student's cost, each way to count it; sizes follow from what the student measured."""
-    best = grid.best()
+    """Return residual networks of the student's cost, each way to count it; sizes follow from what the student measured.
+
+    Each has a tuned rate, and is compared with the student that has one too: what an ODE takes, a stack of blocks may not.
+    """
     ways: tuple[Matched, ...] = ("evaluations", "parameters", "macs")
-    student = _student(best)
-    like = {way: _changed(best, f"twin-{way}", f"discrete twin, equal in {_WAYS[way]}", student) for way in ways}
-    return [replace(cell, twin_of=best, matched=way) for way, cell in like.items()]
+    firsts = {way: _twin(replace(grid, seed=0), way) for way in ways}
+    return [replace(_twin(grid, way), tuned=_tried(first, grid.scale.sgd_rates)) for way, first in firsts.items()]
+
+
+def _twin(grid: Grid, way: Matched) -> Cell:
+    best = grid.best()
+    like = _changed(best, f"twin-{way}", f"discrete twin, equal in {_WAYS[way]}, tuned rate", _student(best))
+    return replace(like, twin_of=best, matched=way, compared=arm_name(True, Optimizer.SGD, "tuned"))
 
 
 _WAYS: dict[Matched, str] = {
-    "evaluations": "evaluations of f and their MACs",
+    "evaluations": "evaluations of f and in MACs",
     "parameters": "parameters",
-    "macs": "MACs, four wide blocks",
+    "macs": "MACs (four wide blocks)",
 }
 
 

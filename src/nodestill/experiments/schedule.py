@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from nodestill.experiments.grid import Cell
 from nodestill.experiments.scales import Scale
-from nodestill.experiments.work import Known, Work, unfinished, works
+from nodestill.experiments.work import Known, Work, unfinished, with_needs, works
 
 _LOOK_EVERY = 0.5  # seconds, so that a limit on time is kept while nothing happens
 
@@ -75,7 +75,7 @@ def standing(cells: Sequence[Cell], known: Known, scale: Scale) -> Standing:
     """Return how far a grid is, from the store."""
     found = works(cells, known, scale.scored_images, scale.monitor_images)
     left = unfinished(found, known)
-    waiting = tuple(cell for cell in cells if known.member(cell) is None)
+    waiting = tuple(cell for cell in with_needs(cells) if known.member(cell) is None)
     return Standing(tuple(work for work in found if work.name not in left), left, waiting)
 
 

@@ -85,13 +85,15 @@ class Known:
         return Member(cell.role, model, self.dataset.value, self.identity, cell.seed, taught_by)
 
     def _model(self, cell: Cell) -> Any:
-        if cell.tuned:
-            rate = self._best_rate(cell.tuned)
-            return None if rate is None else replace(cell.model, training=replace(cell.model.training, lr=rate))
-        if cell.twin_of is not None and cell.matched is not None and isinstance(cell.model, StudentRecipe):
-            measured = self._measured(cell.twin_of)
-            return None if measured is None else twin(cell.model, cell.matched, measured["evaluations"]["mean"])
-        return cell.model
+        model = self._sized(cell)
+        rate = self._best_rate(cell.tuned) if cell.tuned else cell.model.training.lr
+        return None if model is None or rate is None else replace(model, training=replace(model.training, lr=rate))
+
+    def _sized(self, cell: Cell) -> Any:
+        if cell.twin_of is None or cell.matched is None or not isinstance(cell.model, StudentRecipe):
+            return cell.model
+        measured = self._measured(cell.twin_of)
+        return None if measured is None else twin(cell.model, cell.matched, measured["evaluations"]["mean"])
 
     def _best_rate(self, candidates: Sequence[Cell]) -> float | None:
         """Return the rate with the highest validation accuracy, the lowest of several, once all are measured or diverged."""
