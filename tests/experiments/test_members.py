@@ -130,12 +130,6 @@ def test_only_what_a_loss_reaches_wants_a_gradient():
         assert all(parameter.grad is not None for parameter in wanting), member.role
 
 
-def test_roles_that_differ_only_in_name_still_have_their_own_folder():
-    same = tiny.recipe(student=replace(tiny.recipe().student, t1=0.0))
-    found = folders(same)
-    assert found[Role.DISTILLED] == found[Role.STEM_ONLY]  # the very same model: trained once
-
-
 RESULTS = Path(__file__).parents[2] / "results"
 
 

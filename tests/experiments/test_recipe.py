@@ -122,6 +122,11 @@ def test_the_student_must_be_the_distilled_one():
         replace(tiny.recipe(), student=replace(tiny.recipe().student, distillation=None))
 
 
+def test_a_student_without_an_equation_is_a_control():
+    with pytest.raises(RecipeError, match=r"student.t1 must be positive: name stem-only among the controls. Got 0.0"):
+        replace(tiny.recipe(), student=replace(tiny.recipe().student, t1=0.0))
+
+
 def test_the_ends_of_the_ranges_are_allowed():
     RobustnessRecipe(eps_255=(0, 255), images=None, batch_size=1)
     replace(tiny.recipe(), seed=-(2**63), monitor_images=0, controls=())

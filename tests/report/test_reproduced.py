@@ -12,7 +12,7 @@ from nodestill.experiments.grid_records import read_grid
 from nodestill.experiments.reproduce import write_listing
 from nodestill.report import write_reproduction
 from nodestill.report.claims import claims_table
-from nodestill.report.controlled import factors, structure
+from nodestill.report.controlled import factors, solvers_table, structure
 from nodestill.report.grid_figures import attack_figure, heat_map, horizon_figure
 from nodestill.report.grid_page import grid_markdown
 from nodestill.report.reproduced import sections, table1, table2
@@ -40,6 +40,14 @@ def test_table_2_has_every_teacher_and_temperature(grid):
     resnet44 = table.rows[2]
     assert resnet44[table.headers.index("T = 10") + 1] == "88.03"
     assert all(len(row) == len(table.headers) for row in table.rows)
+
+
+def test_scores_under_other_solvers_say_of_how_many_images_and_trainings(grid):
+    (note,) = solvers_table(grid).notes
+    images = {row["images"] for cell in grid.cells for row in cell.solvers}
+    assert len(images) == 1
+    assert note.startswith(f"Of the first {images.pop():,} test images")
+    assert note.endswith(f"means over {len(grid.named(grid.best))} trainings.")
 
 
 def test_one_cell_has_no_range_to_speak_of(grid):

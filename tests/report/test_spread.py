@@ -60,6 +60,10 @@ def test_a_mean_reaches_as_far_as_its_images_and_its_seeds_together(tmp_path):
     assert spread(grid, "node100") is None
 
 
+def test_a_difference_that_rounds_to_nothing_has_no_minus():
+    assert Spread(-0.0001, -0.001, 0.001, None, 1).points() == "+0.0 (-0.1 to +0.1)"
+
+
 def test_seeds_that_agree_by_chance_do_not_make_a_number_exact(tmp_path):
     grid = with_shares(tmp_path, {"node1": {0: 0.5, 1: 0.5}, "node100": {0: 0.49, 1: 0.49}})
     found = difference(grid, "node1", "node100")

@@ -104,7 +104,7 @@ def reproduce(
     seeds: int | None = None,
     engine: str = "local",
     jobs: int | None = None,
-    rows: Path = Path("results"),
+    rows: Path | None = None,
     dry_run: bool = False,
     common: Common = DEFAULTS,
 ) -> None:
@@ -128,7 +128,7 @@ def reproduce(
     jobs
         Models at a time, each with --threads threads of its own (1 if not given). If not given, all cores; on a GPU, one.
     rows
-        Folder of kept rows: what is finished in ROWS/reproduce-DATASET-SCALE is not computed again.
+        Folder of kept rows, if not results: what is finished in ROWS/reproduce-DATASET-SCALE is not computed again.
     dry_run
         Print the plan and stop.
     """
@@ -138,8 +138,16 @@ def reproduce(
 
     asked = experiments.asked_reproduction(part, dataset, scale, seeds)
     limit = None if common.max_time is None else seconds_of(common.max_time)
-    ways = Ways(engine, jobs, common.threads or 1, rows, dry_run, limit, common.device)
+    ways = Ways(engine, jobs, common.threads or 1, _kept(rows), dry_run, limit, common.device)
     work_through(asked, quiet_workspace(common), ways)
+
+
+def _kept(rows: Path | None) -> Path:
+    from nodestill.errors import InputError
+
+    if rows is not None and not rows.is_dir():
+        raise InputError(f"--rows must be a folder of kept rows, and there is none at {rows}. Leave it out to do without.")
+    return rows or Path("results")
 
 
 def _run(name: str, overrides: Sequence[str], until: str, common: Common) -> None:

@@ -245,6 +245,7 @@ class Recipe:
         _require(
             self.student.distillation is not None, "student.distillation", None, "be set: the student is the distilled one"
         )
+        _require(self.student.t1 > 0, "student.t1", self.student.t1, "be positive: name stem-only among the controls")
         _require(not self.student.twin, "student.twin", True, "be false: name discrete-twin among the controls")
         self.students()  # refuses what does not fit together in a control
         _require(self.monitor_images >= 0, "monitor_images", self.monitor_images, "not be negative; 0 switches it off")

@@ -21,8 +21,8 @@ def changes(scale: Scale, dataset: Dataset, depth: int, temperature: float) -> l
         differing = {path: (ours.get(path), theirs.get(path)) for path in {**ours, **theirs}}
         where = "" if t1 < LONG else f", t1 = {LONG:g} and more"
         for path, (here, there) in differing.items():
-            if here != there and found.get(path) != (_text(here), _text(there)):
-                found[path + where] = (_text(here), _text(there))
+            if here != there and found.get(path) != (_text(path, here), _text(path, there)):
+                found[path + where] = (_text(path, here), _text(path, there))
     return [(path, *values) for path, values in found.items()]
 
 
@@ -38,7 +38,7 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     return {key: found for name in value for key, found in _flat(value[name], f"{path}.{name}" if path else name).items()}
 
 
-def _text(value: Any) -> str:
+def _text(path: str, value: Any) -> str:
     if value is None:
-        return "none"
+        return "all" if path == "robustness.images" else "none"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

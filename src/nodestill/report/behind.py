@@ -1,5 +1,6 @@
 """What stands behind the numbers: the folder and fingerprint of each run, its environment, every row of its sweep."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,9 +37,15 @@ def environment_table(runs: Sequence[RunRecords]) -> Table:
         else:
             same.append(label(run))
     keys = list(dict.fromkeys(key for environment, _ in distinct for key in environment))
-    named = ("All models",) if len(distinct) == 1 else tuple(", ".join(names) for _, names in distinct)
+    named = ("All models",) if len(distinct) == 1 else tuple(_counted(names) for _, names in distinct)
     rows = tuple((key, *[_value(environment.get(key)) for environment, _ in distinct]) for key in keys)
     return Table(("", *named), rows, text_columns=1 + len(named))
+
+
+def _counted(names: Sequence[str]) -> str:
+    """Return each name once, with how often it is there: trainings of several seeds or rates have one name."""
+    times = Counter(names)
+    return ", ".join(name if number == 1 else f"{name} ({number})" for name, number in times.items())
 
 
 def _value(value: Any) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from nodestill.experiments.grid_records import GridRecords
 from nodestill.experiments.records import RunRecords
-from nodestill.report.formats import NOTHING, duration, magnitude
+from nodestill.report.formats import NOTHING, count, duration, magnitude
 from nodestill.report.select import mean_evaluations
 from nodestill.report.spread import (
     Spread,
@@ -109,11 +109,22 @@ def solvers_table(grid: GridRecords) -> Table:
         for variant in dict.fromkeys(row["name"] for cell in cells.values() for row in cell.solvers):
             found = [row for cell in cells.values() for row in cell.solvers if row["name"] == variant]
             means = {key: sum(row[key] for row in found) / len(found) for key in ("accuracy", "difference", "evaluations")}
-            change = NOTHING if variant == "own" else f"{100 * means['difference']:+.2f}"
+            change = NOTHING if variant == "own" else f"{100 * means['difference']:+z.2f}"
             accuracy = f"{100 * means['accuracy']:.1f}"
             rows.append((grid.first(name).about, variant, accuracy, change, f"{means['evaluations']:.1f}"))
     headers = ("Model", "Scored under", "Accuracy, %", "Change, points", "NFE")
-    return Table(headers, tuple(rows), text_columns=2)
+    return Table(headers, tuple(rows), notes=_about_scores(grid), text_columns=2)
+
+
+def _about_scores(grid: GridRecords) -> tuple[str, ...]:
+    """Return what was scored: how many test images, and how many trainings of each model."""
+    images = sorted({row["images"] for cell in grid.cells for row in cell.solvers})
+    seeds = {len([1 for cell in grid.named(name).values() if cell.solvers]) for name in {cell.name for cell in grid.cells}}
+    trainings = sorted(seeds - {0})
+    if not images:
+        return ()
+    of = f"the first {' or '.join(map(count, images))} test images"
+    return (f"Of {of}, under the same weights; means over {' or '.join(map(str, trainings))} trainings.",)
 
 
 def horizons_table(grid: GridRecords) -> Table:

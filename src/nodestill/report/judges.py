@@ -18,6 +18,7 @@ from nodestill.report.spread import (
     difference_under_attack,
     mean_of,
     mean_under_attack,
+    percent_of,
     spread,
 )
 
@@ -132,7 +133,9 @@ def more_robust(one: str | None, other: str | None, wanted: int = 1) -> Callable
         names = [grid.best_teacher if name == TEACHER else name or grid.best for name in (one, other)]
         about = [grid.first(name).about for name in names]
         found = difference_under_attack(grid, *names, mean_under_attack)
-        return by_sign(found, wanted, f"{about[0]} less {about[1]}, mean over radii and attacks", tuple(names))
+        clean = [percent_of(spread(grid, name)) for name in names]  # who is right on few clean images has few to lose
+        what = f"{about[0]} less {about[1]}, mean over radii and attacks (clean {clean[0]} and {clean[1]} %)"
+        return by_sign(found, wanted, what, tuple(names))
 
     return judge
 

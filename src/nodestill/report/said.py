@@ -6,7 +6,17 @@ from nodestill.experiments.grid_records import GridRecords
 from nodestill.report.claims import claims_table
 from nodestill.report.controlled import factors, horizon_names, seconds_per_epoch, structure
 from nodestill.report.formats import duration, joined
-from nodestill.report.spread import Spread, attacked, combined, difference, difference_under_attack, hits_of, mean_of, spread
+from nodestill.report.spread import (
+    Spread,
+    attacked,
+    combined,
+    difference,
+    difference_under_attack,
+    hits_of,
+    mean_of,
+    mean_under_attack,
+    spread,
+)
 
 
 def say(grid: GridRecords, table: str) -> tuple[str, ...]:
@@ -79,9 +89,12 @@ def _table3(grid: GridRecords) -> list[str | None]:
 def _figure1(grid: GridRecords) -> list[str | None]:
     names = [name for name in (grid.best, "node1", grid.best_teacher) if hits_of(grid, name, attacked("pgd", 8))]
     parts = [f"{grid.first(name).about} keeps {_at_eight(grid, name)} %" for name in names]
-    gap = difference_under_attack(grid, "kd-node100", "kd-adam-scale", lambda first: attacked("pgd", 8, first))
+    gap = difference_under_attack(grid, "kd-node100", "kd-adam-scale", mean_under_attack)
     first = f"Under PGD at 8/255, {joined(parts)}." if parts else None
-    return [first, _compared(gap, "There a horizon of 100 in place of 1, both distilled by Adam,")]
+    return [
+        first,
+        _compared(gap, "On the mean over radii and attacks, a horizon of 100 in place of 1, both distilled by Adam,"),
+    ]
 
 
 def _at_eight(grid: GridRecords, name: str) -> str:
@@ -126,7 +139,7 @@ def _solvers(grid: GridRecords) -> list[str | None]:
     changes = {
         name: [row["difference"] for row in rows if row["name"] == name] for name in ("finer", "other order", "no equation")
     }
-    parts = {name: f"{100 * sum(some) / len(some):+.2f}" for name, some in changes.items() if some}
+    parts = {name: f"{100 * sum(some) / len(some):+z.2f}" for name, some in changes.items() if some}
     if len(parts) < 3:
         return []
     return [

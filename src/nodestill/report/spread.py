@@ -51,7 +51,7 @@ class Spread:
 
     def points(self) -> str:
         """Return a difference in percentage points with its interval."""
-        return f"{100 * self.mean:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+        return f"{100 * self.mean:+z.1f} ({100 * self.low:+z.1f} to {100 * self.high:+z.1f})"
 
     def interval(self) -> str:
         """Return the ends of the interval in percent."""
