@@ -19,7 +19,7 @@ import torch
 from nodestill.data import Dataset, ImageSet, Split, count_images, load_image_set
 from nodestill.experiments import recipe_named
 from nodestill.experiments.environment import environment
-from nodestill.experiments.recipe import StudentRecipe, TeacherRecipe
+from nodestill.experiments.model_recipes import StudentRecipe, TeacherRecipe
 from nodestill.experiments.reproduce import asked_reproduction
 from nodestill.models import NeuralODEClassifier
 from nodestill.training import EpochRecord, supervised

@@ -27,9 +27,11 @@ from equal_cost import table
 from nodestill.data import Dataset, ImageSet, Split, channel_statistics, load_image_set
 from nodestill.experiments import recipe_named
 from nodestill.experiments.environment import environment
-from nodestill.experiments.fit import in_precision_of, learn_whitening
+from nodestill.experiments.fit import learn_whitening
 from nodestill.experiments.members import build_model
-from nodestill.experiments.recipe import Recipe, StudentRecipe, TeacherRecipe
+from nodestill.experiments.model_recipes import StudentRecipe, TeacherRecipe
+from nodestill.experiments.objective import in_precision_of
+from nodestill.experiments.recipe import Recipe
 from nodestill.experiments.scoring import scored
 from nodestill.models import NeuralODEClassifier, forward_macs, macs
 from nodestill.training import (

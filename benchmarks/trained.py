@@ -18,7 +18,7 @@ from torch import Tensor
 from nodestill.data import Augment, Dataset, ImageSet, Split, channel_statistics, load_image_set
 from nodestill.experiments.environment import environment
 from nodestill.experiments.members import build_model
-from nodestill.experiments.recipe import StudentRecipe
+from nodestill.experiments.model_recipes import StudentRecipe
 from nodestill.experiments.store import RunFolder
 from nodestill.models import NeuralODEClassifier, Norm, Stem
 from nodestill.ode import GradientMode, Method, Solver

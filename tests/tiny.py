@@ -8,7 +8,7 @@ import torch
 from nodestill.attacks import AttackName
 from nodestill.data import Augment, DataIdentity, Dataset, ImageSet
 from nodestill.experiments import Distillation, Recipe, RobustnessRecipe, Role, Store, StudentRecipe, TeacherRecipe
-from nodestill.experiments.fit import Job, silent
+from nodestill.experiments.job import Job, silent
 from nodestill.experiments.members import Member
 from nodestill.models import Norm, Stem
 from nodestill.ode import Solver

@@ -14,7 +14,7 @@ from nodestill.experiments import Distillation, asked_recipe, published, recipe_
 from nodestill.experiments.fit import train_member
 from nodestill.experiments.loaded import load_run
 from nodestill.experiments.members import Member, members
-from nodestill.experiments.recipe import DistillationObjective
+from nodestill.experiments.model_recipes import DistillationObjective
 from nodestill.ode import Method, Solver
 from nodestill.precision import Precision
 from nodestill.training import Schedule

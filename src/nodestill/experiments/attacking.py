@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from nodestill.attacks import ALL_ATTACKS, AttackName, Protocol, robustness_sweep
 from nodestill.errors import InputError, RecipeError
 from nodestill.experiments.alone import alone_in
+from nodestill.experiments.attack_recipe import RobustnessRecipe
 from nodestill.experiments.attacked import Attacked
-from nodestill.experiments.fit import Watch
 from nodestill.experiments.plain import to_plain, with_overrides
-from nodestill.experiments.recipe import RobustnessRecipe
+from nodestill.experiments.processes import Watch
 from nodestill.experiments.stages import attack_key, attack_run
 from nodestill.experiments.workspace import Workspace
 from nodestill.experiments.worst_case import attack_soundly

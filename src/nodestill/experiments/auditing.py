@@ -11,12 +11,12 @@ from nodestill.attacks import AttackName, Effort, Protocol
 from nodestill.attacks.audit import CHECKS, TIERS, Case, CheckResult, Tier, Verdict, audit, open_case, overall
 from nodestill.errors import AuditFailed, InputError, SolveError, TimeUp
 from nodestill.experiments.alone import alone_in
+from nodestill.experiments.attack_recipe import PAPERS_ATTACKS, RobustnessRecipe
 from nodestill.experiments.attacked import Attacked
 from nodestill.experiments.attacking import attack_by_the_paper, fitting_attacks
 from nodestill.experiments.environment import environment
-from nodestill.experiments.fit import Watch
 from nodestill.experiments.plain import from_plain, to_plain
-from nodestill.experiments.recipe import PAPERS_ATTACKS, RobustnessRecipe
+from nodestill.experiments.processes import Watch
 from nodestill.experiments.worst_case import attack_soundly
 
 RADII = (0, 1, 2, 4, 8, 16)

@@ -6,7 +6,7 @@ All but the arms differ from the paper's best cell, or from the cell that `Cell.
 from dataclasses import replace
 
 from nodestill.experiments.grid import LONGER, Cell, Grid, Matched, Part
-from nodestill.experiments.recipe import Distillation, DistillationObjective, StudentRecipe, TeacherRecipe
+from nodestill.experiments.model_recipes import Distillation, DistillationObjective, StudentRecipe, TeacherRecipe
 from nodestill.training import Optimizer, Schedule, Training
 
 PAPERS_RATE = 0.001  # of every student

@@ -11,7 +11,8 @@ from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 
-from nodestill.experiments.fit import Watch, silent
+from nodestill.experiments.job import silent
+from nodestill.experiments.processes import Watch
 from nodestill.experiments.schedule import Happened, News
 from nodestill.experiments.work import Images, Known, Work, carry_out
 from nodestill.experiments.workspace import Workspace

@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 from nodestill.data import Augment, Dataset
-from nodestill.experiments.recipe import Distillation, Recipe, RobustnessRecipe, StudentRecipe, TeacherRecipe
+from nodestill.experiments.attack_recipe import RobustnessRecipe
+from nodestill.experiments.model_recipes import Distillation, StudentRecipe, TeacherRecipe
+from nodestill.experiments.recipe import Recipe
 from nodestill.models import Norm, Pooling, Stem
 from nodestill.ode import GradientMode, Method, Solver
 from nodestill.precision import Precision

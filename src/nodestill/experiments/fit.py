@@ -1,70 +1,28 @@
 """Training one member: build, resume, train, save after each epoch, evaluate, mark as done."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from nodestill.data import Batch, ImageSet, channel_statistics
+from nodestill.data import ImageSet, channel_statistics
 from nodestill.errors import InputError
 from nodestill.experiments.alone import alone_in
 from nodestill.experiments.environment import environment
-from nodestill.experiments.inner_attack import inner_attack
-from nodestill.experiments.loaded import load_run
-from nodestill.experiments.members import Member, build_model
+from nodestill.experiments.job import Job, silent
+from nodestill.experiments.members import build_model
+from nodestill.experiments.model_recipes import StudentRecipe, TeacherRecipe
+from nodestill.experiments.objective import in_precision_of, objective_of, teacher_of
 from nodestill.experiments.processes import Watch, in_processes
-from nodestill.experiments.recipe import Distillation, DistillationObjective, StudentRecipe, TeacherRecipe
 from nodestill.experiments.scoring import monitor, score
-from nodestill.experiments.store import RunFolder, Store
+from nodestill.experiments.store import RunFolder
 from nodestill.models import NeuralODEClassifier, Normalize, Whitening
-from nodestill.training import Objective, StepLoss, distillation_loss, supervised
-from nodestill.training.lessons import live, once, taught
 from nodestill.training.loop import EpochRecord, Learner, fabric_for, set_up, steps_per_epoch, train
-from nodestill.training.matching import logit_loss, mean_loss
 from nodestill.training.memory import keep_freed_memory
-from nodestill.training.robust_objectives import adversarially_supervised, ard, rslad
 
 _WHITENED_IMAGES = 5000
-
-
-def silent(task: str, done: int, total: int, note: str) -> None:
-    """Watch nothing."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """The training of one member."""
-
-    member: Member
-    teacher: Member | None
-    store: Store
-    train_set: ImageSet
-    test_set: ImageSet
-    monitor_images: int
-    watch: Watch = silent
-
-    @property
-    def folder(self) -> RunFolder:
-        """Where it is kept."""
-        return self.store.folder(self.member.folder)
-
-    def description(self) -> dict[str, Any]:
-        """Return what goes into recipe.json: enough to build the model again without its data."""
-        images = self.train_set
-        return {
-            **self.member.description(),
-            "class_names": images.class_names,
-            "image_size": tuple(images.images.shape[2:]),
-            "train_images": len(images),
-        }
-
-    @property
-    def task(self) -> str:
-        """What the progress bar is called."""
-        return f"train {self.member.role.value} {self.member.title}"
 
 
 def train_member(job: Job, accelerator: str, devices: int) -> None:
@@ -111,7 +69,7 @@ def _fit(fabric: Any, job: Job) -> None:
     _train(learner, model, job, done)
     if fabric.global_rank == 0:
         folder.save_weights(model)
-        folder.write("evaluation.json", score(model, job.test_set, _teacher(job)))
+        folder.write("evaluation.json", score(model, job.test_set, teacher_of(job)))
         folder.finish()
     fabric.barrier()
 
@@ -156,7 +114,7 @@ def _train(learner: Learner, model: nn.Module, job: Job, done: int) -> None:
 
     _require_sides(model, job)
     refine(model, job.member.model, done)
-    objective = in_precision_of(fabric, _objective(learner.model, model, job))
+    objective = in_precision_of(fabric, objective_of(learner.model, model, job))
     train(learner, objective, job.train_set, plan, seed=job.member.seed, epochs_done=done, on_epoch=on_epoch, on_step=on_step)
 
 
@@ -179,61 +137,3 @@ def refine(model: nn.Module, recipe: TeacherRecipe | StudentRecipe, epoch: int) 
     """Give a student, in place, the solver that its recipe has for an epoch, from 0."""
     if isinstance(recipe, StudentRecipe) and isinstance(model, NeuralODEClassifier):
         model.solver = recipe.solver_in(epoch)
-
-
-def _objective(wrapped: nn.Module, model: nn.Module, job: Job) -> Objective:
-    """Return what is minimised: by the model as Fabric wrapped it, at images that an attack finds on the model itself."""
-    recipe, smoothing, teacher = job.member.model, job.member.training.label_smoothing, _teacher(job)
-    if isinstance(recipe, StudentRecipe) and recipe.distillation is not None and teacher is not None:
-        return _taught(wrapped, model, teacher, recipe.distillation, job)
-    if isinstance(recipe, TeacherRecipe) and recipe.adversarial is not None:
-        perturb = inner_attack(model, recipe.adversarial, job.member.seed)
-        return adversarially_supervised(wrapped, perturb, label_smoothing=smoothing)
-    return supervised(wrapped, label_smoothing=smoothing, double_softmax=job.member.training.double_softmax)
-
-
-def _taught(wrapped: nn.Module, model: nn.Module, teacher: nn.Module, settings: Distillation, job: Job) -> Objective:
-    plan, temperature, weight = job.member.training, settings.temperature, settings.kd_weight
-    lesson = once(teacher, job.train_set, mirrored=plan.augment.flip) if settings.once else live(teacher)
-    perturb, smoothing = inner_attack(model, settings.adversarial, job.member.seed), plan.label_smoothing
-    match settings.objective:
-        case DistillationObjective.ARD:
-            return ard(wrapped, lesson, perturb, temperature=temperature, kd_weight=weight, label_smoothing=smoothing)
-        case DistillationObjective.RSLAD:
-            return rslad(wrapped, lesson, perturb, temperature=temperature, kd_weight=weight)
-        case DistillationObjective.HINTON | DistillationObjective.MEAN | DistillationObjective.LOGITS:
-            return taught(
-                wrapped,
-                lesson,
-                temperature=temperature,
-                kd_weight=weight,
-                label_smoothing=smoothing,
-                double_softmax=plan.double_softmax,
-                loss=_at_clean_images(settings.objective),
-            )
-
-
-def _at_clean_images(objective: DistillationObjective) -> Callable[..., StepLoss]:
-    match objective:
-        case DistillationObjective.MEAN:
-            return mean_loss
-        case DistillationObjective.LOGITS:
-            return logit_loss
-        case _:
-            return distillation_loss
-
-
-def in_precision_of(fabric: Any, objective: Objective) -> Objective:
-    """Return an objective whose teacher computes in the precision that Fabric gives the model."""
-
-    def run(batch: Batch) -> StepLoss:
-        with fabric.autocast():
-            return objective(batch)
-
-    return run
-
-
-def _teacher(job: Job) -> nn.Module | None:
-    if job.teacher is None:
-        return None
-    return load_run(job.store.folder(job.teacher.folder), job.train_set.images.device).model

@@ -10,8 +10,10 @@ from typing import Literal
 
 from nodestill.data import Dataset
 from nodestill.errors import RecipeError
+from nodestill.experiments.attack_recipe import RobustnessRecipe
+from nodestill.experiments.model_recipes import StudentRecipe, TeacherRecipe
 from nodestill.experiments.paper import PAPER_DISTILLED, PAPER_TEACHERS, PAPER_UNDISTILLED
-from nodestill.experiments.recipe import Recipe, RobustnessRecipe, Role, StudentRecipe, TeacherRecipe
+from nodestill.experiments.recipe import Recipe, Role
 from nodestill.experiments.scales import Scale, scaled
 
 DEPTHS = (20, 32, 44, 56, 110)

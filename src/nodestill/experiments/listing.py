@@ -5,8 +5,8 @@ from typing import Any
 
 from nodestill.data import Dataset
 from nodestill.experiments.grid import Cell, Part
+from nodestill.experiments.model_recipes import StudentRecipe, TeacherRecipe
 from nodestill.experiments.paper import PAPER_UNDER_PGD
-from nodestill.experiments.recipe import StudentRecipe, TeacherRecipe
 from nodestill.experiments.scales import Scale
 from nodestill.experiments.stages import attack_key
 from nodestill.experiments.store import DIVERGED, RunFolder

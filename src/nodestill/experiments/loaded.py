@@ -9,8 +9,9 @@ from torch import nn
 from nodestill.data import ImageSet
 from nodestill.errors import DataError
 from nodestill.experiments.members import build_model
+from nodestill.experiments.model_recipes import StudentRecipe, TeacherRecipe
 from nodestill.experiments.plain import from_plain
-from nodestill.experiments.recipe import Role, StudentRecipe, TeacherRecipe
+from nodestill.experiments.recipe import Role
 from nodestill.experiments.records import experiments_named
 from nodestill.experiments.scoring import scored
 from nodestill.experiments.store import RunFolder, Store

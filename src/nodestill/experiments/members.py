@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from nodestill.data import DataIdentity
+from nodestill.experiments.model_recipes import StudentRecipe, TeacherRecipe
 from nodestill.experiments.plain import fingerprint, to_plain
-from nodestill.experiments.recipe import Recipe, Role, StudentRecipe, TeacherRecipe
+from nodestill.experiments.recipe import Recipe, Role
 from nodestill.models import ConvDynamics, discrete_twin, node_classifier, resnet
 from nodestill.models.normalize import NO_MEAN, NO_STD
 from nodestill.ode.tableaus import tableau

@@ -7,17 +7,11 @@ from dataclasses import replace
 
 from nodestill.data import Augment, Dataset
 from nodestill.errors import RecipeError
+from nodestill.experiments.attack_recipe import RobustnessRecipe
 from nodestill.experiments.fast import CIFAR10_VIEWS, SVHN_VIEWS, fast_recipes
+from nodestill.experiments.model_recipes import Distillation, DistillationObjective, StudentRecipe, TeacherRecipe
 from nodestill.experiments.plain import unknown_name
-from nodestill.experiments.recipe import (
-    Distillation,
-    DistillationObjective,
-    Recipe,
-    RobustnessRecipe,
-    Role,
-    StudentRecipe,
-    TeacherRecipe,
-)
+from nodestill.experiments.recipe import Recipe, Role
 from nodestill.experiments.robust import robust_recipes
 from nodestill.models import Norm, Stem
 from nodestill.ode import GradientMode, Method, Solver

@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 from nodestill.attacks import LinfBudget
-from nodestill.experiments.recipe import Distillation, DistillationObjective, Recipe, RobustnessRecipe, Role
+from nodestill.experiments.attack_recipe import RobustnessRecipe
+from nodestill.experiments.model_recipes import Distillation, DistillationObjective
+from nodestill.experiments.recipe import Recipe, Role
 from nodestill.ode import GradientMode, Method, Solver
 
 _TWO_GREYS = LinfBudget(32, step_255=16, steps=3)  # these images have sixteen greys

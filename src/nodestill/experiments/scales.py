@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from nodestill.data import Augment, Dataset
+from nodestill.experiments.attack_recipe import RobustnessRecipe
+from nodestill.experiments.model_recipes import StudentRecipe
 from nodestill.experiments.paper import paper
-from nodestill.experiments.recipe import Recipe, RobustnessRecipe, StudentRecipe
+from nodestill.experiments.recipe import Recipe
 from nodestill.models import Stem
 from nodestill.ode import GradientMode, Method, Solver
 from nodestill.precision import Precision

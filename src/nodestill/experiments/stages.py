@@ -13,13 +13,16 @@ from typing import Any
 from nodestill.attacks import AttackName, Protocol, Subject, adversarial_examples, paper_budget, robustness_sweep
 from nodestill.data import DataIdentity, ImageSet, Split, identify, load_image_set
 from nodestill.experiments.alone import alone_in
+from nodestill.experiments.attack_recipe import RobustnessRecipe
 from nodestill.experiments.attacked import attacked_run
-from nodestill.experiments.fit import Job, Watch, device_of, train_member
+from nodestill.experiments.fit import device_of, train_member
 from nodestill.experiments.gallery import gallery_rows
+from nodestill.experiments.job import Job
 from nodestill.experiments.loaded import load_run, require_classes
 from nodestill.experiments.members import Member, members
 from nodestill.experiments.plain import fingerprint, to_plain
-from nodestill.experiments.recipe import Recipe, RobustnessRecipe
+from nodestill.experiments.processes import Watch
+from nodestill.experiments.recipe import Recipe
 from nodestill.experiments.scoring import subject_of
 from nodestill.experiments.store import RunFolder
 from nodestill.experiments.workspace import Workspace

@@ -11,10 +11,12 @@ from typing import Any
 
 from nodestill.data import DataIdentity, Dataset, ImageCounts, ImageSet, Split, load_image_set
 from nodestill.errors import SolveError, TrainingError
-from nodestill.experiments.fit import Job, train_member
+from nodestill.experiments.attack_recipe import RobustnessRecipe
+from nodestill.experiments.fit import train_member
 from nodestill.experiments.grid import Cell, Matched
+from nodestill.experiments.job import Job
 from nodestill.experiments.members import Member
-from nodestill.experiments.recipe import RobustnessRecipe, StudentRecipe
+from nodestill.experiments.model_recipes import StudentRecipe
 from nodestill.experiments.solvers import score_solvers, scored_already
 from nodestill.experiments.stages import attack_run, missing_rows
 from nodestill.experiments.store import DIVERGED, Store

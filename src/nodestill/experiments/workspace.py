@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from nodestill.experiments.fit import Watch, silent
+from nodestill.experiments.job import silent
+from nodestill.experiments.processes import Watch
 from nodestill.experiments.store import Store
 
 

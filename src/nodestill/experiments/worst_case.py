@@ -21,10 +21,10 @@ from nodestill.attacks import (
 )
 from nodestill.attacks.tries import NEVER
 from nodestill.experiments.alone import alone_in
+from nodestill.experiments.attack_recipe import RobustnessRecipe
 from nodestill.experiments.attacked import Attacked
-from nodestill.experiments.fit import Watch
 from nodestill.experiments.plain import to_plain
-from nodestill.experiments.recipe import RobustnessRecipe
+from nodestill.experiments.processes import Watch
 
 PICTURES = 64  # adversarial images kept as PNG
 

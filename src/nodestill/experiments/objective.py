@@ -1,0 +1,75 @@
+"""What a member's training minimises: by its recipe, its teacher, and the images that an attack finds."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from nodestill.data import Batch
+from nodestill.experiments.inner_attack import inner_attack
+from nodestill.experiments.job import Job
+from nodestill.experiments.loaded import load_run
+from nodestill.experiments.model_recipes import Distillation, DistillationObjective, StudentRecipe, TeacherRecipe
+from nodestill.training import Objective, StepLoss, distillation_loss, supervised
+from nodestill.training.lessons import live, once, taught
+from nodestill.training.matching import logit_loss, mean_loss
+from nodestill.training.robust_objectives import adversarially_supervised, ard, rslad
+
+
+def objective_of(wrapped: nn.Module, model: nn.Module, job: Job) -> Objective:
+    """Return what is minimised: by the model as Fabric wrapped it, at images that an attack finds on the model itself."""
+    recipe, smoothing, teacher = job.member.model, job.member.training.label_smoothing, teacher_of(job)
+    if isinstance(recipe, StudentRecipe) and recipe.distillation is not None and teacher is not None:
+        return _taught(wrapped, model, teacher, recipe.distillation, job)
+    if isinstance(recipe, TeacherRecipe) and recipe.adversarial is not None:
+        perturb = inner_attack(model, recipe.adversarial, job.member.seed)
+        return adversarially_supervised(wrapped, perturb, label_smoothing=smoothing)
+    return supervised(wrapped, label_smoothing=smoothing, double_softmax=job.member.training.double_softmax)
+
+
+def _taught(wrapped: nn.Module, model: nn.Module, teacher: nn.Module, settings: Distillation, job: Job) -> Objective:
+    plan, temperature, weight = job.member.training, settings.temperature, settings.kd_weight
+    lesson = once(teacher, job.train_set, mirrored=plan.augment.flip) if settings.once else live(teacher)
+    perturb, smoothing = inner_attack(model, settings.adversarial, job.member.seed), plan.label_smoothing
+    match settings.objective:
+        case DistillationObjective.ARD:
+            return ard(wrapped, lesson, perturb, temperature=temperature, kd_weight=weight, label_smoothing=smoothing)
+        case DistillationObjective.RSLAD:
+            return rslad(wrapped, lesson, perturb, temperature=temperature, kd_weight=weight)
+        case DistillationObjective.HINTON | DistillationObjective.MEAN | DistillationObjective.LOGITS:
+            return taught(
+                wrapped,
+                lesson,
+                temperature=temperature,
+                kd_weight=weight,
+                label_smoothing=smoothing,
+                double_softmax=plan.double_softmax,
+                loss=_at_clean_images(settings.objective),
+            )
+
+
+def _at_clean_images(objective: DistillationObjective) -> Callable[..., StepLoss]:
+    match objective:
+        case DistillationObjective.MEAN:
+            return mean_loss
+        case DistillationObjective.LOGITS:
+            return logit_loss
+        case _:
+            return distillation_loss
+
+
+def in_precision_of(fabric: Any, objective: Objective) -> Objective:
+    """Return an objective whose teacher computes in the precision that Fabric gives the model."""
+
+    def run(batch: Batch) -> StepLoss:
+        with fabric.autocast():
+            return objective(batch)
+
+    return run
+
+
+def teacher_of(job: Job) -> nn.Module | None:
+    """Return who teaches a member, on the device of its images; None of a training on labels alone."""
+    if job.teacher is None:
+        return None
+    return load_run(job.store.folder(job.teacher.folder), job.train_set.images.device).model
