@@ -222,12 +222,18 @@ if __name__ == "__main__":
 
 
 def test_nothing_is_said_of_the_precision():
-    said = logging.handlers.BufferingHandler(100)
-    logging.getLogger("lightning.fabric").addHandler(said)
+    fabric_for("cpu")  # loads what talks
+    said, talkers = (
+        logging.handlers.BufferingHandler(100),
+        [logging.getLogger(f"lightning.{part}") for part in ("fabric", "pytorch")],
+    )
+    for talker in talkers:
+        talker.addHandler(said)
     try:
         fabric_for("cpu", precision=Precision.BFLOAT16)
     finally:
-        logging.getLogger("lightning.fabric").removeHandler(said)
+        for talker in talkers:
+            talker.removeHandler(said)
     assert said.buffer == []
 
 
