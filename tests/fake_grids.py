@@ -6,9 +6,9 @@ import fake_runs
 from nodestill.experiments import asked_reproduction
 from nodestill.experiments.grid import Cell
 from nodestill.experiments.kept import keep
+from nodestill.experiments.known import Known
 from nodestill.experiments.reproduce import Asked, take_over_rows
 from nodestill.experiments.schedule import Standing, standing, work_through
-from nodestill.experiments.work import Known
 
 
 def nothing(*_: object) -> None:

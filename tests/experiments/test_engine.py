@@ -14,9 +14,10 @@ from nodestill.experiments import Store, Workspace
 from nodestill.experiments.engine import LocalHands, attempt
 from nodestill.experiments.grid import Cell, Grid
 from nodestill.experiments.job import silent
+from nodestill.experiments.known import Known
 from nodestill.experiments.scales import ScaleName, scale_named
 from nodestill.experiments.schedule import Happened, News, Standing, standing, work_through
-from nodestill.experiments.work import Images, Known, carry_out
+from nodestill.experiments.work import Images, carry_out
 
 EPOCHS = 12  # long enough to be killed in the middle, after a few are saved
 

@@ -7,9 +7,9 @@ import pytest
 import fake_runs
 from fake_grids import all_controls, begin, fresh, kept, worked
 from nodestill.errors import DataError
+from nodestill.experiments.known import Known
 from nodestill.experiments.reproduce import Asked, again, take_over_rows
 from nodestill.experiments.schedule import standing
-from nodestill.experiments.work import Known
 
 
 @pytest.fixture

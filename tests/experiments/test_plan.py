@@ -14,10 +14,11 @@ from nodestill.experiments.estimate import Pace, estimate
 from nodestill.experiments.grid import Cell
 from nodestill.experiments.grid_records import read_grid
 from nodestill.experiments.kept import keep
+from nodestill.experiments.known import Known
 from nodestill.experiments.reproduce import Asked, kinds_of, planned, write_listing
 from nodestill.experiments.schedule import standing
 from nodestill.experiments.store import DIVERGED
-from nodestill.experiments.work import Images, Known, carry_out, left_of
+from nodestill.experiments.work import Images, carry_out, left_of
 
 
 @pytest.fixture

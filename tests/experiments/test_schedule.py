@@ -9,9 +9,10 @@ import fake_runs
 from fake_grids import all_controls, asked, named, nothing, worked
 from nodestill.errors import TimeUp
 from nodestill.experiments import asked_reproduction
+from nodestill.experiments.known import Known, twin
 from nodestill.experiments.reproduce import Asked
 from nodestill.experiments.schedule import Happened, News, Standing, standing, work_through
-from nodestill.experiments.work import Known, Work, twin
+from nodestill.experiments.work import Work
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 
 from nodestill.experiments.job import silent
+from nodestill.experiments.known import Known
 from nodestill.experiments.processes import Watch
 from nodestill.experiments.schedule import Happened, News
-from nodestill.experiments.work import Images, Known, Work, carry_out
+from nodestill.experiments.work import Images, Work, carry_out
 from nodestill.experiments.workspace import Workspace
 
 _REPORT_EVERY = 0.2  # seconds

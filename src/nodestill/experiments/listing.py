@@ -5,12 +5,13 @@ from typing import Any
 
 from nodestill.data import Dataset
 from nodestill.experiments.grid import Cell, Part
+from nodestill.experiments.known import Known
 from nodestill.experiments.model_recipes import StudentRecipe, TeacherRecipe
 from nodestill.experiments.paper import PAPER_UNDER_PGD
 from nodestill.experiments.scales import Scale
 from nodestill.experiments.stages import attack_key
 from nodestill.experiments.store import DIVERGED, RunFolder
-from nodestill.experiments.work import Known, with_needs
+from nodestill.experiments.work import with_needs
 
 
 def grid_name(dataset: Dataset, scale: Scale) -> str:

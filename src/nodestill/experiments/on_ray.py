@@ -14,9 +14,10 @@ from nodestill.data import Dataset
 from nodestill.errors import InputError
 from nodestill.experiments.engine import attempt, reporter
 from nodestill.experiments.job import silent
+from nodestill.experiments.known import Known
 from nodestill.experiments.schedule import Happened, News
 from nodestill.experiments.store import Store
-from nodestill.experiments.work import Images, Known, Work
+from nodestill.experiments.work import Images, Work
 from nodestill.experiments.workspace import Workspace
 
 _RETRIES = 3  # of a model whose worker is lost; an error of the model itself is not tried again

@@ -11,6 +11,7 @@ from nodestill.experiments.estimate import estimate
 from nodestill.experiments.fit import device_of
 from nodestill.experiments.grid import Cell, Grid, Part, best_cell, require_part
 from nodestill.experiments.kept import take_over
+from nodestill.experiments.known import Known
 from nodestill.experiments.listing import grid_name, list_grid, of_part
 from nodestill.experiments.plain import from_plain
 from nodestill.experiments.recipe import Role
@@ -18,7 +19,7 @@ from nodestill.experiments.scale_changes import changes
 from nodestill.experiments.scales import Scale, ScaleName, scale_named
 from nodestill.experiments.schedule import Hands, News, Standing, standing, work_through
 from nodestill.experiments.store import RunFolder, Store
-from nodestill.experiments.work import Known, Work, works
+from nodestill.experiments.work import Work, works
 from nodestill.experiments.workspace import Workspace
 
 

@@ -10,8 +10,9 @@ from enum import Enum
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from nodestill.experiments.grid import Cell
+from nodestill.experiments.known import Known
 from nodestill.experiments.scales import Scale
-from nodestill.experiments.work import Known, Work, unfinished, with_needs, works
+from nodestill.experiments.work import Work, unfinished, with_needs, works
 
 _LOOK_EVERY = 0.5  # seconds, so that a limit on time is kept while nothing happens
 

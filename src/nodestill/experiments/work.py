@@ -1,29 +1,27 @@
 """From cells to work: which run folders a grid needs, what each still lacks, and doing one of them.
 
-A cell becomes a `Work` once all that decides its settings is measured: a tuned rate, or the size of a twin. Works of several
-cells with one run folder are one. Everything here is told by the store alone, so that a grid goes on wherever it was stopped.
+A cell becomes a `Work` once all that decides its settings is known. Works of several cells with one run folder are one.
+Everything here is told by the store alone, so that a grid goes on wherever it was stopped.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from nodestill.data import DataIdentity, Dataset, ImageCounts, ImageSet, Split, load_image_set
+from nodestill.data import Dataset, ImageSet, Split, load_image_set
 from nodestill.errors import SolveError, TrainingError
 from nodestill.experiments.attack_recipe import RobustnessRecipe
 from nodestill.experiments.fit import train_member
-from nodestill.experiments.grid import Cell, Matched
+from nodestill.experiments.grid import Cell
 from nodestill.experiments.job import Job
+from nodestill.experiments.known import Known
 from nodestill.experiments.members import Member
 from nodestill.experiments.model_recipes import StudentRecipe
 from nodestill.experiments.solvers import score_solvers, scored_already
 from nodestill.experiments.stages import attack_run, missing_rows
-from nodestill.experiments.store import DIVERGED, Store
+from nodestill.experiments.store import DIVERGED
 from nodestill.experiments.workspace import Workspace
 from nodestill.training import Training
-
-_FEW_BLOCKS = 4  # of the twins that are equal in parameters or MACs: sixteen convolutions at the paper's four layers
 
 
 @dataclass(frozen=True)
@@ -66,73 +64,6 @@ class Images:
 def splits_of(plan: Training) -> tuple[Split, Split]:
     """Return what a training is fitted on and what it is scored on."""
     return (Split.TRAIN_PART, Split.VALIDATION) if plan.hold_out else (Split.TRAIN, Split.TEST)
-
-
-@dataclass(frozen=True)
-class Known:
-    """What decides the settings of cells: the data, and what is measured in a store so far."""
-
-    dataset: Dataset
-    identity: DataIdentity
-    counts: ImageCounts
-    store: Store
-
-    def member(self, cell: Cell) -> Member | None:
-        """Return the member of a cell, or None if it waits for what another one measures."""
-        teacher = None if cell.teacher is None else self.member(cell.teacher)
-        model = self._model(cell)
-        if model is None or (cell.teacher is not None and teacher is None):
-            return None
-        taught_by = None if teacher is None else teacher.folder
-        return Member(cell.role, model, self.dataset.value, self.identity, cell.seed, taught_by)
-
-    def _model(self, cell: Cell) -> Any:
-        model = self._sized(cell)
-        rate = self._best_rate(cell.tuned) if cell.tuned else cell.model.training.lr
-        return None if model is None or rate is None else replace(model, training=replace(model.training, lr=rate))
-
-    def _sized(self, cell: Cell) -> Any:
-        if cell.twin_of is None or cell.matched is None or not isinstance(cell.model, StudentRecipe):
-            return cell.model
-        measured = self._measured(cell.twin_of)
-        return None if measured is None else twin(cell.model, cell.matched, measured["evaluations"]["mean"])
-
-    def _best_rate(self, candidates: Sequence[Cell]) -> float | None:
-        """Return the rate with the highest validation accuracy, the lowest of several, once all are measured or diverged."""
-        left = [cell for cell in candidates if not self._diverged(cell)]
-        measured = [(cell.model.training.lr, self._measured(cell)) for cell in left]
-        if any(found is None for _, found in measured):
-            return None
-        return max(measured, key=lambda pair: (pair[1]["clean"]["accuracy"], -pair[0]))[0] if measured else None
-
-    def _diverged(self, cell: Cell) -> bool:
-        member = self.member(cell)
-        return member is not None and self.store.folder(member.folder).has_diverged
-
-    def _measured(self, cell: Cell) -> dict[str, Any] | None:
-        member = self.member(cell)
-        if member is None or not self.store.folder(member.folder).is_measured:
-            return None
-        return self.store.folder(member.folder).read("evaluation.json", "clean", "evaluations")
-
-
-def twin(student: StudentRecipe, matched: Matched, evaluations: float) -> StudentRecipe:
-    """Return the discrete twin of a student that is equal to it in one count.
-
-    evaluations: as many blocks of the same width, which makes the MACs equal too, and the parameters of f as many times more.
-    parameters: four blocks of half the width, so that their convolutions have as many weights as f.
-    macs: four blocks, so wide that they cost what all evaluations cost.
-
-    Args:
-        student: The Neural ODE.
-        matched: What is to be equal.
-        evaluations: Its calls of f per image, mean.
-    """
-    count = max(1, round(evaluations))
-    if matched == "evaluations":
-        return replace(student, twin=True, blocks=count)
-    factor = _FEW_BLOCKS**-0.5 if matched == "parameters" else (count / _FEW_BLOCKS) ** 0.5
-    return replace(student, twin=True, blocks=_FEW_BLOCKS, channels=max(1, round(factor * student.channels)))
 
 
 def works(cells: Sequence[Cell], known: Known, scored_images: int, monitor_images: int) -> list[Work]:

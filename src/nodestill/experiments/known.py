@@ -1,0 +1,80 @@
+"""What decides the settings of cells: a tuned rate and the size of a twin are known once other cells are measured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nodestill.data import DataIdentity, Dataset, ImageCounts
+from nodestill.experiments.grid import Cell, Matched
+from nodestill.experiments.members import Member
+from nodestill.experiments.model_recipes import StudentRecipe
+from nodestill.experiments.store import Store
+
+_FEW_BLOCKS = 4  # of the twins that are equal in parameters or MACs: sixteen convolutions at the paper's four layers
+
+
+@dataclass(frozen=True)
+class Known:
+    """What decides the settings of cells: the data, and what is measured in a store so far."""
+
+    dataset: Dataset
+    identity: DataIdentity
+    counts: ImageCounts
+    store: Store
+
+    def member(self, cell: Cell) -> Member | None:
+        """Return the member of a cell, or None if it waits for what another one measures."""
+        teacher = None if cell.teacher is None else self.member(cell.teacher)
+        model = self._model(cell)
+        if model is None or (cell.teacher is not None and teacher is None):
+            return None
+        taught_by = None if teacher is None else teacher.folder
+        return Member(cell.role, model, self.dataset.value, self.identity, cell.seed, taught_by)
+
+    def _model(self, cell: Cell) -> Any:
+        model = self._sized(cell)
+        rate = self._best_rate(cell.tuned) if cell.tuned else cell.model.training.lr
+        return None if model is None or rate is None else replace(model, training=replace(model.training, lr=rate))
+
+    def _sized(self, cell: Cell) -> Any:
+        if cell.twin_of is None or cell.matched is None or not isinstance(cell.model, StudentRecipe):
+            return cell.model
+        measured = self._measured(cell.twin_of)
+        return None if measured is None else twin(cell.model, cell.matched, measured["evaluations"]["mean"])
+
+    def _best_rate(self, candidates: Sequence[Cell]) -> float | None:
+        """Return the rate with the highest validation accuracy, the lowest of several, once all are measured or diverged."""
+        left = [cell for cell in candidates if not self._diverged(cell)]
+        measured = [(cell.model.training.lr, self._measured(cell)) for cell in left]
+        if any(found is None for _, found in measured):
+            return None
+        return max(measured, key=lambda pair: (pair[1]["clean"]["accuracy"], -pair[0]))[0] if measured else None
+
+    def _diverged(self, cell: Cell) -> bool:
+        member = self.member(cell)
+        return member is not None and self.store.folder(member.folder).has_diverged
+
+    def _measured(self, cell: Cell) -> dict[str, Any] | None:
+        member = self.member(cell)
+        if member is None or not self.store.folder(member.folder).is_measured:
+            return None
+        return self.store.folder(member.folder).read("evaluation.json", "clean", "evaluations")
+
+
+def twin(student: StudentRecipe, matched: Matched, evaluations: float) -> StudentRecipe:
+    """Return the discrete twin of a student that is equal to it in one count.
+
+    evaluations: as many blocks of the same width, which makes the MACs equal too, and the parameters of f as many times more.
+    parameters: four blocks of half the width, so that their convolutions have as many weights as f.
+    macs: four blocks, so wide that they cost what all evaluations cost.
+
+    Args:
+        student: The Neural ODE.
+        matched: What is to be equal.
+        evaluations: Its calls of f per image, mean.
+    """
+    count = max(1, round(evaluations))
+    if matched == "evaluations":
+        return replace(student, twin=True, blocks=count)
+    factor = _FEW_BLOCKS**-0.5 if matched == "parameters" else (count / _FEW_BLOCKS) ** 0.5
+    return replace(student, twin=True, blocks=_FEW_BLOCKS, channels=max(1, round(factor * student.channels)))
