@@ -53,10 +53,7 @@ def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(tmp_path, capsys):
         (["all", "--scale", "smoke", "--engine", "spark"], "--engine must be local or ray, got 'spark'"),
         (["all", "--scale", "smoke", "--jobs", "0"], "--jobs must be at least 1, got 0"),
         (["all", "--scale", "smoke", "--threads", "0"], "--threads must be at least 1, got 0"),
-        (
-            ["all", "--scale", "smoke", "--rows", "nowhere"],
-            "--rows must be a folder of kept rows, and there is none at nowhere",
-        ),
+        (["all", "--scale", "smoke", "--rows", "no"], "--rows must be a folder that holds reproduce-cifar10-smoke"),
         (["all", "--scale", "smoke", "--max-time", "soon"], "--max-time must be a time such as 90s"),
     ],
 )

@@ -8,8 +8,9 @@ import torch
 from nodestill.attacks import AttackName
 from nodestill.data import Augment, DataIdentity, Dataset, ImageSet
 from nodestill.experiments import Distillation, Recipe, RobustnessRecipe, Role, Store, StudentRecipe, TeacherRecipe
-from nodestill.experiments.job import Job, silent
+from nodestill.experiments.member_training import MemberTraining
 from nodestill.experiments.members import Member
+from nodestill.experiments.processes import silent
 from nodestill.models import Norm, Stem
 from nodestill.ode import Solver
 from nodestill.ode.solver import Method
@@ -68,9 +69,9 @@ def student(training: Training, taught_by: Member | None, t1: float = 1.0) -> Me
     return Member(role, settings, "digits", IDENTITY, 0, None if taught_by is None else taught_by.folder)
 
 
-def job(root: Path, member: Member, taught_by: Member | None = None, watch=silent, count: int = 48) -> Job:
+def asked(root: Path, member: Member, taught_by: Member | None = None, watch=silent, count: int = 48) -> MemberTraining:
     """The training of a member on `images`."""
-    return Job(member, taught_by, Store(root), images(count), images(30, seed=1), 10, watch)
+    return MemberTraining(member, taught_by, Store(root), images(count), images(30, seed=1), 10, watch)
 
 
 def contents(root: Path) -> dict[str, tuple[int, bytes]]:

@@ -13,8 +13,8 @@ from nodestill.errors import TimeUp
 from nodestill.experiments import Store, Workspace
 from nodestill.experiments.engine import LocalHands, attempt
 from nodestill.experiments.grid import Cell, Grid
-from nodestill.experiments.job import silent
 from nodestill.experiments.known import Known
+from nodestill.experiments.processes import silent
 from nodestill.experiments.scales import ScaleName, scale_named
 from nodestill.experiments.schedule import Happened, News, Standing, standing, work_through
 from nodestill.experiments.work import Images, carry_out

@@ -42,16 +42,16 @@ def without_times(folder) -> dict[str, object]:
 
 def trained(root: Path, member, teacher=None, stops: tuple[int, ...] = ()) -> dict[str, object]:
     if teacher is not None:
-        train_member(tiny.job(root, teacher), "cpu", 1)
+        train_member(tiny.asked(root, teacher), "cpu", 1)
     for step in stops:
         with pytest.raises(TimeUp):
-            train_member(tiny.job(root, member, teacher, stop_at(step)), "cpu", 1)
+            train_member(tiny.asked(root, member, teacher, stop_at(step)), "cpu", 1)
         torch.rand(step)  # no global random state takes part
-    job = tiny.job(root, member, teacher)
-    assert not job.folder.is_done
-    train_member(job, "cpu", 1)
-    assert job.folder.is_done
-    return without_times(job.folder)
+    asked = tiny.asked(root, member, teacher)
+    assert not asked.folder.is_done
+    train_member(asked, "cpu", 1)
+    assert asked.folder.is_done
+    return without_times(asked.folder)
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ def test_a_student_of_several_equations_goes_on_bit_for_bit_and_is_read_back(tmp
     member = replace(member, model=replace(member.model, **(several | changes)))
     unbroken, resumed = trained(tmp_path / "a", member), trained(tmp_path / "b", member, stops=(2, 7))
     assert unbroken == resumed
-    job = tiny.job(tmp_path / "a", member)
-    images = job.test_set.images.float() / 255
-    again = load_run(job.folder, torch.device("cpu")).model(images).argmax(1)
-    assert unbroken["evaluation"]["clean"]["accuracy"] == float((again == job.test_set.labels).double().mean())
+    asked = tiny.asked(tmp_path / "a", member)
+    images = asked.test_set.images.float() / 255
+    again = load_run(asked.folder, torch.device("cpu")).model(images).argmax(1)
+    assert unbroken["evaluation"]["clean"]["accuracy"] == float((again == asked.test_set.labels).double().mean())
 
 
 def test_a_solver_that_is_refined_goes_on_bit_for_bit(tmp_path):
@@ -105,7 +105,7 @@ def test_a_solver_that_is_refined_goes_on_bit_for_bit(tmp_path):
     assert coarse_then_fine[:2] == coarse[:2] != fine[:2]
     assert coarse_then_fine[2] not in (coarse[2], fine[2])
     assert unbroken["evaluation"]["evaluations"]["mean"] == 4
-    assert load_run(tiny.job(tmp_path / "a", member, teacher).folder, torch.device("cpu")).model.solver.steps == 2
+    assert load_run(tiny.asked(tmp_path / "a", member, teacher).folder, torch.device("cpu")).model.solver.steps == 2
 
 
 @pytest.mark.parametrize(("side", "said"), [(9, "at most the 8 pixels"), (1, "cannot take")])
@@ -114,7 +114,7 @@ def test_sizes_of_images_that_do_not_fit_are_refused_before_the_first_epoch(tmp_
     model = tiny.student(tiny.SGD, member).model
     model = replace(model, distillation=None, stem=Stem.SMOOTH, training=replace(tiny.SGD, sides=(side,)))
     with pytest.raises(InputError, match=said):
-        train_member(tiny.job(tmp_path, replace(member, role=Role.UNDISTILLED, model=model)), "cpu", 1)
+        train_member(tiny.asked(tmp_path, replace(member, role=Role.UNDISTILLED, model=model)), "cpu", 1)
     assert not any(path.read_text() for path in tmp_path.rglob("training.jsonl"))
 
 
@@ -136,29 +136,29 @@ def test_an_epoch_that_was_logged_but_not_saved_is_logged_again(tmp_path, monkey
     """Killed between the two writes after an epoch."""
     member = tiny.teacher(tiny.SGD, width=2)
     unbroken = trained(tmp_path / "a", member)
-    job = tiny.job(tmp_path / "b", member)
+    asked = tiny.asked(tmp_path / "b", member)
     with monkeypatch.context() as patch:
-        patch.setattr(type(job.folder), "save_state", lambda *_: (_ for _ in ()).throw(TimeUp("killed")))
+        patch.setattr(type(asked.folder), "save_state", lambda *_: (_ for _ in ()).throw(TimeUp("killed")))
         with pytest.raises(TimeUp, match="killed"):
-            train_member(job, "cpu", 1)
-    assert len(job.folder.rows("training.jsonl")) == 1
-    train_member(job, "cpu", 1)
-    assert without_times(job.folder) == unbroken
+            train_member(asked, "cpu", 1)
+    assert len(asked.folder.rows("training.jsonl")) == 1
+    train_member(asked, "cpu", 1)
+    assert without_times(asked.folder) == unbroken
     assert [row["epoch"] for row in unbroken["rows"]] == [1, 2, 3]
 
 
 def test_a_training_that_was_killed_before_its_evaluation_only_evaluates(tmp_path, monkeypatch):
     member = tiny.teacher(tiny.SGD, width=2)
-    unbroken, job = trained(tmp_path / "a", member), tiny.job(tmp_path / "b", member)
+    unbroken, asked = trained(tmp_path / "a", member), tiny.asked(tmp_path / "b", member)
     with monkeypatch.context() as patch:
         patch.setattr("nodestill.experiments.fit.score", lambda *_: (_ for _ in ()).throw(TimeUp("killed")))
         with pytest.raises(TimeUp):
-            train_member(job, "cpu", 1)
-    assert not job.folder.is_done
+            train_member(asked, "cpu", 1)
+    assert not asked.folder.is_done
     told = []
-    train_member(replace(job, watch=lambda *seen: told.append(seen)), "cpu", 1)
+    train_member(replace(asked, watch=lambda *seen: told.append(seen)), "cpu", 1)
     assert told == []
-    assert without_times(job.folder) == unbroken
+    assert without_times(asked.folder) == unbroken
 
 
 @pytest.mark.parametrize(("stop", "first"), [(2, 1), (5, 4), (8, 7)])
@@ -166,8 +166,8 @@ def test_progress_is_told_from_where_it_goes_on(tmp_path, stop, first):
     """From the start of the epoch that was stopped: no finished epoch is made again."""
     member, told = tiny.teacher(tiny.SGD, width=2), []
     with pytest.raises(TimeUp):
-        train_member(tiny.job(tmp_path, member, watch=stop_at(stop)), "cpu", 1)
-    train_member(tiny.job(tmp_path, member, watch=lambda *seen: told.append(seen)), "cpu", 1)
+        train_member(tiny.asked(tmp_path, member, watch=stop_at(stop)), "cpu", 1)
+    train_member(tiny.asked(tmp_path, member, watch=lambda *seen: told.append(seen)), "cpu", 1)
     assert [done for _, done, _, _ in told] == list(range(first, STEPS + 1))
     assert {(task, total) for task, _, total, _ in told} == {("train teacher ResNet-8", STEPS)}
     assert told[0][3].startswith("loss ")
@@ -178,59 +178,59 @@ def test_progress_is_told_from_where_it_goes_on(tmp_path, stop, first):
 def test_a_cut_file_stops_a_resume_with_one_clear_error(tmp_path, name):
     member = tiny.teacher(tiny.SGD, width=2)
     with pytest.raises(TimeUp):
-        train_member(tiny.job(tmp_path, member, watch=stop_at(5)), "cpu", 1)
-    path = tiny.job(tmp_path, member).folder.path / name
+        train_member(tiny.asked(tmp_path, member, watch=stop_at(5)), "cpu", 1)
+    path = tiny.asked(tmp_path, member).folder.path / name
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError, match=f"{name} is damaged"):
-        train_member(tiny.job(tmp_path, member), "cpu", 1)
+        train_member(tiny.asked(tmp_path, member), "cpu", 1)
 
 
 def test_a_teacher_that_is_not_finished_is_refused(tmp_path):
     teacher = tiny.teacher(tiny.SGD, width=2)
     with pytest.raises(DataError, match="holds no finished model"):
-        train_member(tiny.job(tmp_path, tiny.student(tiny.SGD, teacher), teacher), "cpu", 1)
+        train_member(tiny.asked(tmp_path, tiny.student(tiny.SGD, teacher), teacher), "cpu", 1)
 
 
 def test_a_diverging_training_keeps_what_was_before(tmp_path):
     member = tiny.teacher(replace(tiny.SGD, lr=1e30), width=2)
-    job = tiny.job(tmp_path, member)
+    asked = tiny.asked(tmp_path, member)
     with pytest.raises(TrainingError, match="diverged"):
-        train_member(job, "cpu", 1)
-    assert job.folder.read("recipe.json")["role"] == "teacher"
-    assert not job.folder.is_done
+        train_member(asked, "cpu", 1)
+    assert asked.folder.read("recipe.json")["role"] == "teacher"
+    assert not asked.folder.is_done
 
 
 def test_what_is_recorded_is_what_was_asked_and_what_was_measured(tmp_path):
     member = tiny.teacher(tiny.SGD, width=2)
-    job = tiny.job(tmp_path, member)
-    train_member(job, "cpu", 1)
-    recipe = job.folder.read("recipe.json")
+    asked = tiny.asked(tmp_path, member)
+    train_member(asked, "cpu", 1)
+    recipe = asked.folder.read("recipe.json")
     assert (recipe["class_names"], recipe["image_size"], recipe["train_images"]) == (["a", "b", "c"], [8, 8], 48)
-    model, names, again = load_run(job.folder, device_of("cpu"))
+    model, names, again = load_run(asked.folder, device_of("cpu"))
     assert (names, again) == (("a", "b", "c"), recipe)
-    images = job.test_set
+    images = asked.test_set
     with torch.no_grad():
         right = model(images.images.float() / 255).argmax(1) == images.labels
-    evaluation = job.folder.read("evaluation.json")
+    evaluation = asked.folder.read("evaluation.json")
     assert evaluation["clean"]["accuracy"] == pytest.approx(float(right.double().mean()))
     assert evaluation["clean"]["images"] == 30
     assert evaluation["evaluations"] is None
-    environment = job.folder.read("environment.json")
+    environment = asked.folder.read("environment.json")
     assert environment["torch"] == torch.__version__
     assert environment["threads"] == torch.get_num_threads()
-    assert not (job.folder.path / "state.safetensors").exists()
+    assert not (asked.folder.path / "state.safetensors").exists()
 
 
 def test_a_whitening_layer_learns_from_the_training_images_and_is_kept(tmp_path):
     member = tiny.student(tiny.SGD, None)
     member = replace(member, model=replace(member.model, stem=Stem.WHITENED))
-    job = tiny.job(tmp_path, member)
-    train_member(job, "cpu", 1)
-    kept = load_run(job.folder, torch.device("cpu")).model
+    asked = tiny.asked(tmp_path, member)
+    train_member(asked, "cpu", 1)
+    kept = load_run(asked.folder, torch.device("cpu")).model
     (layer,) = (module for module in kept.modules() if isinstance(module, Whitening))
-    mean, std = channel_statistics(job.train_set)
+    mean, std = channel_statistics(asked.train_set)
     expected = Whitening()
-    expected.learn(Normalize(mean, std)(job.train_set.images.float() / 255))
+    expected.learn(Normalize(mean, std)(asked.train_set.images.float() / 255))
     torch.testing.assert_close(layer.weight, expected.weight.detach())
 
 
@@ -241,7 +241,7 @@ def test_the_device_is_a_torch_device():
 @pytest.mark.slow  # two processes are started three times
 def test_a_training_in_two_processes_is_stopped_by_its_watcher_and_goes_on(tmp_path):
     member = tiny.teacher(replace(tiny.MUON, epochs=100), width=2)  # so many that it lasts while its processes are ended
-    whole, broken = tiny.job(tmp_path / "whole", member), tiny.job(tmp_path / "broken", member)
+    whole, broken = tiny.asked(tmp_path / "whole", member), tiny.asked(tmp_path / "broken", member)
     train_member(whole, "cpu", 2)
 
     def watch(task: str, done: int, total: int, note: str) -> None:

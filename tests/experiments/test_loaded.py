@@ -43,20 +43,20 @@ def test_a_model_comes_back_frozen_in_evaluation_mode_and_with_its_classes(store
 
 def test_loading_needs_no_data_and_keeps_the_normalisation(tmp_path):
     member = tiny.teacher(tiny.SGD, width=2)
-    job = tiny.job(tmp_path, member)
-    train_member(job, "cpu", 1)
-    model = load_run(job.folder, CPU).model
-    mean = job.train_set.images.double().mean((0, 2, 3)) / 255
+    asked = tiny.asked(tmp_path, member)
+    train_member(asked, "cpu", 1)
+    model = load_run(asked.folder, CPU).model
+    mean = asked.train_set.images.double().mean((0, 2, 3)) / 255
     torch.testing.assert_close(model.normalize.mean.flatten().double(), mean, rtol=0, atol=1e-6)
 
 
 def test_a_model_is_scored_in_float32_whatever_it_was_trained_in(tmp_path):
     member = tiny.student(tiny.SGD, None)
     solver = replace(member.model.solver, precision=Precision.BFLOAT16)
-    job = tiny.job(tmp_path, replace(member, model=replace(member.model, solver=solver)))
-    train_member(job, "cpu", 1)
-    assert job.folder.read("recipe.json")["model"]["solver"]["precision"] == "bfloat16"
-    assert load_run(job.folder, CPU).model.solver == replace(solver, precision=Precision.FLOAT32)
+    asked = tiny.asked(tmp_path, replace(member, model=replace(member.model, solver=solver)))
+    train_member(asked, "cpu", 1)
+    assert asked.folder.read("recipe.json")["model"]["solver"]["precision"] == "bfloat16"
+    assert load_run(asked.folder, CPU).model.solver == replace(solver, precision=Precision.FLOAT32)
 
 
 def test_names_of_runs(store):

@@ -134,7 +134,7 @@ def taught(settings: Distillation, teacher: Member, precision: Precision = Preci
 
 def trained(root: Path, member: Member, teacher: Member | None, stops: tuple[int, ...] = ()) -> tuple[bytes, list]:
     if teacher is not None:
-        train_member(tiny.job(root, teacher), "cpu", 1)
+        train_member(tiny.asked(root, teacher), "cpu", 1)
 
     for stop in stops:
 
@@ -143,12 +143,12 @@ def trained(root: Path, member: Member, teacher: Member | None, stops: tuple[int
                 raise TimeUp("stopped by the test")
 
         with pytest.raises(TimeUp):
-            train_member(tiny.job(root, member, teacher, watch), "cpu", 1)
+            train_member(tiny.asked(root, member, teacher, watch), "cpu", 1)
         torch.rand(stop)  # no global random state takes part
-    job = tiny.job(root, member, teacher)
-    train_member(job, "cpu", 1)
-    rows = [row | {"seconds": 0} for row in job.folder.rows("training.jsonl")]
-    return (job.folder.path / "weights.safetensors").read_bytes(), rows
+    asked = tiny.asked(root, member, teacher)
+    train_member(asked, "cpu", 1)
+    rows = [row | {"seconds": 0} for row in asked.folder.rows("training.jsonl")]
+    return (asked.folder.path / "weights.safetensors").read_bytes(), rows
 
 
 WAYS = {
@@ -225,10 +225,10 @@ def test_a_robustly_distilled_student_resists_what_a_distilled_one_does_not(tmp_
     students = [replace(member, model=replace(member.model, training=plan)) for member in students]
     shares = []
     for member in (teacher, *students):
-        job = tiny.job(tmp_path, member, None if member is teacher else teacher)
-        job = replace(job, train_set=frail(300, 0), test_set=frail(100, 1))
-        train_member(job, "cpu", 1)
-        shares.append([robust_share(job.folder, job.test_set, eps) for eps in (0, 12, 24)])
+        asked = tiny.asked(tmp_path, member, None if member is teacher else teacher)
+        asked = replace(asked, train_set=frail(300, 0), test_set=frail(100, 1))
+        train_member(asked, "cpu", 1)
+        shares.append([robust_share(asked.folder, asked.test_set, eps) for eps in (0, 12, 24)])
     of_teacher, plain, *robust = shares
     assert min(clean for clean, _, _ in shares) > 0.95
     for _, half, whole in (of_teacher, *robust):

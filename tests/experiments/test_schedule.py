@@ -1,15 +1,13 @@
 """The loop over a grid, with hands that make results up: order, sharing, settings that hang on results, failures."""
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 
 import fake_runs
-from fake_grids import all_controls, asked, named, nothing, worked
+from fake_grids import all_controls, asked, nothing, worked
 from nodestill.errors import TimeUp
-from nodestill.experiments import asked_reproduction
-from nodestill.experiments.known import Known, twin
+from nodestill.experiments.known import Known
 from nodestill.experiments.reproduce import Asked
 from nodestill.experiments.schedule import Happened, News, Standing, standing, work_through
 from nodestill.experiments.work import Work
@@ -32,48 +30,6 @@ def test_everything_is_done_once_each_after_its_teacher(controlled):
 def test_the_second_time_nothing_is_given(controlled):
     what, known, _ = controlled
     assert worked(what, known)[1].order == []
-
-
-def test_a_rate_is_the_one_that_was_best_on_validation(controlled):
-    what, known, _ = controlled
-    for arm in ("kd-sgd-tuned", "labels-adam-tuned", "twin-evaluations"):
-        cell = named(what, arm, seed=1)
-        assert cell.tuned
-        accuracy = {}
-        for candidate in cell.tuned:
-            folder = known.store.folder(known.member(candidate).folder)
-            accuracy[candidate.model.training.lr] = folder.read("evaluation.json")["clean"]["accuracy"]
-        chosen = known.member(cell).model
-        assert chosen.training.lr == max(accuracy, key=lambda rate: accuracy[rate])
-        assert not chosen.training.hold_out
-
-
-def test_the_lower_of_two_equal_rates_is_taken(tmp_path):
-    what, known = asked(), fake_runs.known(tmp_path)
-    cell = named(what, "labels-sgd-tuned")
-    for candidate in cell.tuned:
-        assert known.member(cell) is None
-        fake_runs.finish(standing([candidate], known, what.scale).left[known.member(candidate).folder], known, 0.5)
-    assert known.member(cell).model.training.lr == min(candidate.model.training.lr for candidate in cell.tuned)
-
-
-def test_a_twin_is_sized_by_what_its_student_measured(controlled):
-    what, known, _ = controlled
-    blocks = {way: known.member(named(what, f"twin-{way}")).model.blocks for way in ("evaluations", "parameters", "macs")}
-    assert blocks == {"evaluations": 12, "parameters": 4, "macs": 4}
-    for way, count in blocks.items():
-        tried = named(what, f"twin-{way}").tuned
-        assert {known.member(one).model.blocks for one in tried} == {count}
-
-
-def test_twins_are_equal_in_what_they_say():
-    student = replace(named(asked_reproduction("controls", "cifar10", "cpu", 1), "twin-macs").model, channels=64)
-    for evaluations in (9.6, 20.0, 31.0):
-        sizes = {way: twin(student, way, evaluations) for way in ("evaluations", "parameters", "macs")}
-        weights = {way: one.blocks * one.channels**2 for way, one in sizes.items()}  # of the convolutions, over 9 and layers
-        assert sizes["evaluations"].blocks == round(evaluations)
-        assert weights["parameters"] == student.channels**2
-        assert weights["macs"] == pytest.approx(round(evaluations) * student.channels**2, rel=0.05)
 
 
 def test_a_failure_stops_only_what_depends_on_it(tmp_path):

@@ -65,25 +65,26 @@ def test_a_model_without_an_equation_is_refused():
 
 
 def test_rows_are_kept_in_the_run_folder(tmp_path):
-    job = tiny.job(tmp_path, tiny.student(tiny.SGD, None))
-    train_member(job, "cpu", 1)
-    workspace, told = Workspace(job.store, accelerator="cpu"), []
+    asked = tiny.asked(tmp_path, tiny.student(tiny.SGD, None))
+    train_member(asked, "cpu", 1)
+    workspace, told = Workspace(asked.store, accelerator="cpu"), []
     workspace = replace(workspace, watch=lambda *news: told.append(news))
-    rows = score_solvers(job.folder, job.test_set, workspace)
-    kept = job.folder.rows("solvers.jsonl")
+    rows = score_solvers(asked.folder, asked.test_set, workspace)
+    kept = asked.folder.rows("solvers.jsonl")
     assert [row["name"] for row in kept] == [row.name for row in rows]
-    assert kept[0]["accuracy"] == job.folder.read("evaluation.json")["clean"]["accuracy"]
+    assert kept[0]["accuracy"] == asked.folder.read("evaluation.json")["clean"]["accuracy"]
     assert kept[0]["data"] == "made by a test"
     assert told[-1][1:3] == (30, 30)
     with pytest.raises(DataError, match="classes"):
-        score_solvers(job.folder, tiny.images(20, classes=4), workspace)
+        score_solvers(asked.folder, tiny.images(20, classes=4), workspace)
 
 
 def test_rows_of_other_images_stay_and_those_of_the_same_are_replaced(tmp_path):
-    job = tiny.job(tmp_path, tiny.student(tiny.SGD, None))
-    train_member(job, "cpu", 1)
-    workspace = Workspace(job.store, accelerator="cpu")
-    for images in (job.test_set, job.test_set.first(20), job.test_set, replace(job.test_set, provenance="other pixels")):
-        score_solvers(job.folder, images, workspace)
-    found = [(row["data"], row["images"]) for row in job.folder.rows("solvers.jsonl") if row["name"] == "own"]
+    asked = tiny.asked(tmp_path, tiny.student(tiny.SGD, None))
+    train_member(asked, "cpu", 1)
+    workspace = Workspace(asked.store, accelerator="cpu")
+    others = replace(asked.test_set, provenance="other pixels")
+    for images in (asked.test_set, asked.test_set.first(20), asked.test_set, others):
+        score_solvers(asked.folder, images, workspace)
+    found = [(row["data"], row["images"]) for row in asked.folder.rows("solvers.jsonl") if row["name"] == "own"]
     assert found == [("made by a test", 20), ("made by a test", 30), ("other pixels", 30)]

@@ -182,12 +182,12 @@ def test_a_failed_solve_counts_as_wrong_and_stops_nothing(finished, monkeypatch)
 
 def test_a_failed_solve_in_training_is_told(tmp_path):
     teacher = tiny.teacher(tiny.SGD, width=2)
-    train_member(tiny.job(tmp_path, teacher), "cpu", 1)
+    train_member(tiny.asked(tmp_path, teacher), "cpu", 1)
     member = tiny.student(tiny.SGD, teacher)
     solver = replace(member.model.solver, max_steps=1, rtol=1e-9, atol=1e-9)
     member = replace(member, model=replace(member.model, solver=solver))
     with pytest.raises(SolveError, match="Raise max_steps"):
-        train_member(tiny.job(tmp_path, member, teacher), "cpu", 1)
+        train_member(tiny.asked(tmp_path, member, teacher), "cpu", 1)
 
 
 def test_data_that_are_missing_are_told_before_anything_is_written(tmp_path):

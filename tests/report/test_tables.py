@@ -113,7 +113,7 @@ def test_equal_environments_share_a_column():
     runs[0] = replace(runs[0], environment={**runs[0].environment, "commit": None, "device": "GPU"})
     table = environment_table(runs)
     assert table.headers == ("", "Teacher ResNet-20", "Distilled NODE(1), Undistilled NODE(1), Stem only")
-    assert environment_table([*runs, runs[1]]).headers[2] == "Distilled NODE(1) (2), Undistilled NODE(1), Stem only"
+    assert environment_table([*runs, runs[1]]).headers[2] == "2 × Distilled NODE(1), Undistilled NODE(1), Stem only"
     assert ("commit", NOTHING, "6101d99f3c") in table.rows
     assert ("device", "GPU", NOTHING) in table.rows
 

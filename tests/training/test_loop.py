@@ -223,10 +223,8 @@ if __name__ == "__main__":
 
 def test_nothing_is_said_of_the_precision():
     fabric_for("cpu")  # loads what talks
-    said, talkers = (
-        logging.handlers.BufferingHandler(100),
-        [logging.getLogger(f"lightning.{part}") for part in ("fabric", "pytorch")],
-    )
+    said = logging.handlers.BufferingHandler(100)
+    talkers = [logging.getLogger(f"lightning.{part}") for part in ("fabric", "pytorch")]
     for talker in talkers:
         talker.addHandler(said)
     try:

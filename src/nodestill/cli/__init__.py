@@ -18,8 +18,8 @@ app = App(
     suppress_keyboard_interrupt=False,  # `run_guarded` says what Ctrl-C leaves behind
     help="Train Neural ODE image classifiers by knowledge distillation, attack them, and see what the numbers mean.\n\n"
     "Start with `nodestill demo`: the whole story on bundled images, in minutes.\n\n"
-    "Exit codes: 0 done, 1 a run failed or its time is over, 2 a mistake in what was asked, 130 stopped by Ctrl-C. After 1 and "
-    "130 the same command goes on from there.",
+    "Exit codes: 0 done, 1 a run failed, its time is over or an audit did not pass, 2 a mistake in what was asked, 130 stopped "
+    "by Ctrl-C. What was stopped goes on by the same command.",
 )
 data_app = App(name="data", help="Look at data sets.")
 app.command(data_app)

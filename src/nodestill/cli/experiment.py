@@ -138,15 +138,15 @@ def reproduce(
 
     asked = experiments.asked_reproduction(part, dataset, scale, seeds)
     limit = None if common.max_time is None else seconds_of(common.max_time)
-    ways = Ways(engine, jobs, common.threads or 1, _kept(rows), dry_run, limit, common.device)
+    ways = Ways(engine, jobs, common.threads or 1, _kept(rows, asked.name), dry_run, limit, common.device)
     work_through(asked, quiet_workspace(common), ways)
 
 
-def _kept(rows: Path | None) -> Path:
+def _kept(rows: Path | None, grid: str) -> Path:
     from nodestill.errors import InputError
 
-    if rows is not None and not rows.is_dir():
-        raise InputError(f"--rows must be a folder of kept rows, and there is none at {rows}. Leave it out to do without.")
+    if rows is not None and not (rows / grid).is_dir():
+        raise InputError(f"--rows must be a folder that holds {grid}, and {rows} does not. Leave it out for results.")
     return rows or Path("results")
 
 

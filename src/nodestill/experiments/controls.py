@@ -1,6 +1,7 @@
 """The controls that the paper left out, as cells of the grid.
 
-All but the arms differ from the paper's best cell, or from the cell that `Cell.compared` names, in one thing.
+All but the arms differ from the paper's best cell, or from the cell that `Cell.compared` names, in one thing; discrete twins
+differ in rate and size too.
 """
 
 from dataclasses import replace
@@ -41,7 +42,7 @@ def arms(grid: Grid) -> list[Cell]:
             usual = PAPERS_RATE if small is None else small.sgd_rate if optimizer is Optimizer.SGD else small.adam_rate
             first = _arm(replace(grid, seed=0), taught, optimizer, usual, "tuned")
             found += [_arm(grid, taught, optimizer, usual, "scale"), _arm(grid, taught, optimizer, PAPERS_RATE, "paper")]
-            tried = _tried(first, _rates(grid, optimizer))
+            tried = _tried(first, _arm_about(taught, optimizer), _rates(grid, optimizer))
             found.append(replace(_arm(grid, taught, optimizer, usual, "tuned"), tuned=tried))
     return found
 
@@ -54,10 +55,9 @@ def _arm(grid: Grid, taught: bool, optimizer: Optimizer, rate: float, which: str
     best = grid.best()
     plan = replace(best.model.training, optimizer=optimizer, lr=rate)
     model = replace(_student(best), training=plan, distillation=_student(best).distillation if taught else None)
-    about = f"{'distilled' if taught else 'labels'}, {optimizer.value.upper() if optimizer is Optimizer.SGD else 'Adam'}"
     return Cell(
         name=arm_name(taught, optimizer, which),
-        about=f"{about}, {_RATES[which]}",
+        about=f"{_arm_about(taught, optimizer)}, {_RATES[which]}",
         parts=(*_HERE, Part.CLAIMS) if which == "scale" else _HERE,
         model=model,
         seed=grid.seed,
@@ -67,15 +67,17 @@ def _arm(grid: Grid, taught: bool, optimizer: Optimizer, rate: float, which: str
     )
 
 
-def _tried(cell: Cell, rates: tuple[float, ...]) -> tuple[Cell, ...]:
+def _arm_about(taught: bool, optimizer: Optimizer) -> str:
+    return f"{'distilled' if taught else 'labels'}, {'SGD' if optimizer is Optimizer.SGD else 'Adam'}"
+
+
+def _tried(cell: Cell, about: str, rates: tuple[float, ...]) -> tuple[Cell, ...]:
     """Return a cell of seed 0 on nine tenths of the images at each rate, by a teacher that never saw the last tenth either."""
     teacher = None if cell.teacher is None else _held_out(cell.teacher, f"{cell.teacher.name}-held-out")
-    about = cell.about.rpartition(",")[0]
 
     def at(rate: float) -> Cell:
-        found = _held_out(
-            replace(cell, model=_with(cell.model, replace(cell.model.training, lr=rate))), f"{cell.name}-{rate:g}"
-        )
+        model = _with(cell.model, replace(cell.model.training, lr=rate))
+        found = _held_out(replace(cell, model=model), f"{cell.name}-{rate:g}")
         return replace(found, teacher=teacher, about=f"{about}, {rate:g}")
 
     return tuple(at(rate) for rate in rates)
@@ -159,25 +161,27 @@ def _mistakes(grid: Grid) -> list[Cell]:
 
 
 def _twins(grid: Grid) -> list[Cell]:
-    """Return residual networks of the student's cost, each way to count it; sizes follow from what the student measured.
+    """Return residual networks of the cost of the student whose rate is tuned, each way to count it, at a tuned rate too.
 
-    Each has a tuned rate, and is compared with the student that has one too: what an ODE takes, a stack of blocks may not.
+    Sizes follow from what that student measured. As many rates are tried as for it; the deep twin, whose blocks are several
+    times as many as the others', tries a quarter of them.
     """
     ways: tuple[Matched, ...] = ("evaluations", "parameters", "macs")
+    rates = {way: tuple(rate / 4 if way == "evaluations" else rate for rate in grid.scale.sgd_rates) for way in ways}
     firsts = {way: _twin(replace(grid, seed=0), way) for way in ways}
-    return [replace(_twin(grid, way), tuned=_tried(first, grid.scale.sgd_rates)) for way, first in firsts.items()]
+    return [replace(_twin(grid, way), tuned=_tried(first, _WAYS[way], rates[way])) for way, first in firsts.items()]
 
 
 def _twin(grid: Grid, way: Matched) -> Cell:
-    best = grid.best()
-    like = _changed(best, f"twin-{way}", f"discrete twin, equal in {_WAYS[way]}, tuned rate", _student(best))
-    return replace(like, twin_of=best, matched=way, compared=arm_name(True, Optimizer.SGD, "tuned"))
+    tuned = next(cell for cell in arms(grid) if cell.name == arm_name(True, Optimizer.SGD, "tuned"))
+    like = _changed(tuned, f"twin-{way}", f"{_WAYS[way]}, {_RATES['tuned']}", _student(tuned))
+    return replace(like, tuned=(), twin_of=tuned, matched=way)
 
 
 _WAYS: dict[Matched, str] = {
-    "evaluations": "evaluations of f and in MACs",
-    "parameters": "parameters",
-    "macs": "MACs (four wide blocks)",
+    "evaluations": "discrete twin, equal in evaluations of f and in MACs",
+    "parameters": "discrete twin, equal in parameters",
+    "macs": "discrete twin, equal in MACs (four wide blocks)",
 }
 
 

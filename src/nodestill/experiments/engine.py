@@ -11,9 +11,8 @@ from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 
-from nodestill.experiments.job import silent
 from nodestill.experiments.known import Known
-from nodestill.experiments.processes import Watch
+from nodestill.experiments.processes import Watch, silent
 from nodestill.experiments.schedule import Happened, News
 from nodestill.experiments.work import Images, Work, carry_out
 from nodestill.experiments.workspace import Workspace

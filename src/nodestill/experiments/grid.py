@@ -163,7 +163,7 @@ class Grid:
         )
 
     def best(self) -> Cell:
-        """Return the cell that is the paper's best: every control differs from it in one thing."""
+        """Return the cell that is the paper's best: most controls differ from it in one thing."""
         return self.distilled(*best_cell(self.dataset))
 
     def distilled_long(self) -> Cell:

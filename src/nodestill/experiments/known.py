@@ -50,6 +50,11 @@ class Known:
             return None
         return max(measured, key=lambda pair: (pair[1]["clean"]["accuracy"], -pair[0]))[0] if measured else None
 
+    def is_hopeless(self, cell: Cell) -> bool:
+        """Whether a cell can never be trained: all rates that were tried diverged, of it or of one that it needs."""
+        needed = [one for one in (cell.teacher, cell.twin_of) if one is not None]
+        return (bool(cell.tuned) and all(map(self._diverged, cell.tuned))) or any(map(self.is_hopeless, needed))
+
     def _diverged(self, cell: Cell) -> bool:
         member = self.member(cell)
         return member is not None and self.store.folder(member.folder).has_diverged

@@ -51,7 +51,7 @@ def list_grid(
 def _entry(cell: Cell, known: Known, failed: Mapping[str, str], scale: Scale) -> dict[str, Any]:
     member = known.member(cell)
     name = None if member is None else member.folder
-    why = None if name is None else failed.get(name) or _why_diverged(known.store.folder(name))
+    why = _why_hopeless(cell, known) if name is None else failed.get(name) or _why_diverged(known.store.folder(name))
     return {
         "name": cell.name,
         "about": cell.about,
@@ -70,6 +70,10 @@ def _entry(cell: Cell, known: Known, failed: Mapping[str, str], scale: Scale) ->
 
 def _why_diverged(folder: RunFolder) -> str | None:
     return folder.read(DIVERGED, "why")["why"] if folder.has_diverged else None
+
+
+def _why_hopeless(cell: Cell, known: Known) -> str | None:
+    return "every rate that was tried diverged" if known.is_hopeless(cell) else None
 
 
 def _coordinates(cell: Cell) -> dict[str, Any]:

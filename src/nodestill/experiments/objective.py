@@ -7,8 +7,8 @@ from torch import nn
 
 from nodestill.data import Batch
 from nodestill.experiments.inner_attack import inner_attack
-from nodestill.experiments.job import Job
 from nodestill.experiments.loaded import load_run
+from nodestill.experiments.member_training import MemberTraining
 from nodestill.experiments.model_recipes import Distillation, DistillationObjective, StudentRecipe, TeacherRecipe
 from nodestill.training import Objective, StepLoss, distillation_loss, supervised
 from nodestill.training.lessons import live, once, taught
@@ -16,21 +16,23 @@ from nodestill.training.matching import logit_loss, mean_loss
 from nodestill.training.robust_objectives import adversarially_supervised, ard, rslad
 
 
-def objective_of(wrapped: nn.Module, model: nn.Module, job: Job) -> Objective:
+def objective_of(wrapped: nn.Module, model: nn.Module, asked: MemberTraining) -> Objective:
     """Return what is minimised: by the model as Fabric wrapped it, at images that an attack finds on the model itself."""
-    recipe, smoothing, teacher = job.member.model, job.member.training.label_smoothing, teacher_of(job)
+    recipe, smoothing, teacher = asked.member.model, asked.member.training.label_smoothing, teacher_of(asked)
     if isinstance(recipe, StudentRecipe) and recipe.distillation is not None and teacher is not None:
-        return _taught(wrapped, model, teacher, recipe.distillation, job)
+        return _taught(wrapped, model, teacher, asked, recipe.distillation)
     if isinstance(recipe, TeacherRecipe) and recipe.adversarial is not None:
-        perturb = inner_attack(model, recipe.adversarial, job.member.seed)
+        perturb = inner_attack(model, recipe.adversarial, asked.member.seed)
         return adversarially_supervised(wrapped, perturb, label_smoothing=smoothing)
-    return supervised(wrapped, label_smoothing=smoothing, double_softmax=job.member.training.double_softmax)
+    return supervised(wrapped, label_smoothing=smoothing, double_softmax=asked.member.training.double_softmax)
 
 
-def _taught(wrapped: nn.Module, model: nn.Module, teacher: nn.Module, settings: Distillation, job: Job) -> Objective:
-    plan, temperature, weight = job.member.training, settings.temperature, settings.kd_weight
-    lesson = once(teacher, job.train_set, mirrored=plan.augment.flip) if settings.once else live(teacher)
-    perturb, smoothing = inner_attack(model, settings.adversarial, job.member.seed), plan.label_smoothing
+def _taught(
+    wrapped: nn.Module, model: nn.Module, teacher: nn.Module, asked: MemberTraining, settings: Distillation
+) -> Objective:
+    plan, temperature, weight = asked.member.training, settings.temperature, settings.kd_weight
+    lesson = once(teacher, asked.train_set, mirrored=plan.augment.flip) if settings.once else live(teacher)
+    perturb, smoothing = inner_attack(model, settings.adversarial, asked.member.seed), plan.label_smoothing
     match settings.objective:
         case DistillationObjective.ARD:
             return ard(wrapped, lesson, perturb, temperature=temperature, kd_weight=weight, label_smoothing=smoothing)
@@ -68,8 +70,8 @@ def in_precision_of(fabric: Any, objective: Objective) -> Objective:
     return run
 
 
-def teacher_of(job: Job) -> nn.Module | None:
+def teacher_of(asked: MemberTraining) -> nn.Module | None:
     """Return who teaches a member, on the device of its images; None of a training on labels alone."""
-    if job.teacher is None:
+    if asked.teacher is None:
         return None
-    return load_run(job.store.folder(job.teacher.folder), job.train_set.images.device).model
+    return load_run(asked.store.folder(asked.teacher.folder), asked.train_set.images.device).model

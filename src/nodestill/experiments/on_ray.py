@@ -13,8 +13,8 @@ from typing import Any
 from nodestill.data import Dataset
 from nodestill.errors import InputError
 from nodestill.experiments.engine import attempt, reporter
-from nodestill.experiments.job import silent
 from nodestill.experiments.known import Known
+from nodestill.experiments.processes import silent
 from nodestill.experiments.schedule import Happened, News
 from nodestill.experiments.store import Store
 from nodestill.experiments.work import Images, Work

@@ -14,6 +14,10 @@ from nodestill.errors import TrainingError
 Watch = Callable[[str, int, int, str], None]  # task, done, total, note
 
 
+def silent(task: str, done: int, total: int, note: str) -> None:
+    """Watch nothing."""
+
+
 def in_processes(fabric: Any, work: Callable[..., None], watch: Watch) -> None:
     """Do work in one process per device of a Fabric.
 

@@ -19,7 +19,7 @@ from nodestill.experiments.scale_changes import changes
 from nodestill.experiments.scales import Scale, ScaleName, scale_named
 from nodestill.experiments.schedule import Hands, News, Standing, standing, work_through
 from nodestill.experiments.store import RunFolder, Store
-from nodestill.experiments.work import Work, works
+from nodestill.experiments.work import Work, work_of
 from nodestill.experiments.workspace import Workspace
 
 
@@ -184,11 +184,11 @@ class Plan:
 def planned(asked: Asked, known: Known, accelerator: str) -> Plan:
     """Return the plan of what is asked for, after a calibration of a second or two."""
     now = standing(asked.cells(), known, asked.scale)
-    settled = [replace(cell, tuned=(), twin_of=None) for cell in now.waiting]
-    later = {work.name: work for work in works(settled, known, asked.scale.scored_images, asked.scale.monitor_images)}
-    of_teachers = {work.name for work in (*now.done, *now.left.values()) if work.member.role is Role.TEACHER}
-    guessed = [work for name, work in later.items() if name not in of_teachers]
-    seconds, seconds_later = estimate([*now.done, *now.left.values()], guessed, known, device_of(accelerator))
+    settled = [replace(cell, tuned=(), twin_of=None) for cell in now.waiting]  # as they would be without what they wait for
+    pairs = [(cell, known.member(cell)) for cell in settled]
+    images = asked.scale.scored_images, asked.scale.monitor_images
+    later = [work_of(cell, member, known, *images) for cell, member in pairs if member is not None]
+    seconds, seconds_later = estimate([*now.done, *now.left.values()], later, known, device_of(accelerator))
     return Plan(now, seconds, seconds_later)
 
 

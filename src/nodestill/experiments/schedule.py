@@ -64,7 +64,7 @@ class Standing:
     Attributes:
         done: Works that lack nothing.
         left: Works that lack something, by folder, those that failed among them.
-        waiting: Cells whose settings hang on what is not measured yet.
+        waiting: Cells whose settings hang on what is not measured yet; those that never can be are left out.
     """
 
     done: tuple[Work, ...]
@@ -76,7 +76,7 @@ def standing(cells: Sequence[Cell], known: Known, scale: Scale) -> Standing:
     """Return how far a grid is, from the store."""
     found = works(cells, known, scale.scored_images, scale.monitor_images)
     left = unfinished(found, known)
-    waiting = tuple(cell for cell in with_needs(cells) if known.member(cell) is None)
+    waiting = tuple(cell for cell in with_needs(cells) if known.member(cell) is None and not known.is_hopeless(cell))
     return Standing(tuple(work for work in found if work.name not in left), left, waiting)
 
 

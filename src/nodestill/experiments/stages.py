@@ -17,8 +17,8 @@ from nodestill.experiments.attack_recipe import RobustnessRecipe
 from nodestill.experiments.attacked import attacked_run
 from nodestill.experiments.fit import device_of, train_member
 from nodestill.experiments.gallery import gallery_rows
-from nodestill.experiments.job import Job
 from nodestill.experiments.loaded import load_run, require_classes
+from nodestill.experiments.member_training import MemberTraining
 from nodestill.experiments.members import Member, members
 from nodestill.experiments.plain import fingerprint, to_plain
 from nodestill.experiments.processes import Watch
@@ -132,8 +132,8 @@ def _train(member: Member, teacher: Member, recipe: Recipe, workspace: Workspace
     taught_by = teacher if member.teacher else None
     held = member.training.hold_out
     sets = (images.train_part, images.validation) if held else (images.train, images.test)
-    job = Job(member, taught_by, workspace.store, *sets, recipe.monitor_images, workspace.watch)
-    train_member(job, workspace.accelerator, workspace.devices)
+    training = MemberTraining(member, taught_by, workspace.store, *sets, recipe.monitor_images, workspace.watch)
+    train_member(training, workspace.accelerator, workspace.devices)
     return True
 
 

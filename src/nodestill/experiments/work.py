@@ -13,8 +13,8 @@ from nodestill.errors import SolveError, TrainingError
 from nodestill.experiments.attack_recipe import RobustnessRecipe
 from nodestill.experiments.fit import train_member
 from nodestill.experiments.grid import Cell
-from nodestill.experiments.job import Job
 from nodestill.experiments.known import Known
+from nodestill.experiments.member_training import MemberTraining
 from nodestill.experiments.members import Member
 from nodestill.experiments.model_recipes import StudentRecipe
 from nodestill.experiments.solvers import score_solvers, scored_already
@@ -76,11 +76,16 @@ def works(cells: Sequence[Cell], known: Known, scored_images: int, monitor_image
         member = known.member(cell)
         if member is None:
             continue
-        teacher = None if cell.teacher is None else known.member(cell.teacher)
-        scored = scored_images if cell.scored else 0
-        fresh = Work(member, teacher, (cell.attack,) if cell.attack else (), scored, monitor_images)
+        fresh = work_of(cell, member, known, scored_images, monitor_images)
         found[member.folder] = _merged(found[member.folder], fresh) if member.folder in found else fresh
     return list(found.values())
+
+
+def work_of(cell: Cell, member: Member, known: Known, scored_images: int, monitor_images: int) -> Work:
+    """Return what one cell asks for, whose settings are known."""
+    teacher = None if cell.teacher is None else known.member(cell.teacher)
+    scored = scored_images if cell.scored else 0
+    return Work(member, teacher, (cell.attack,) if cell.attack else (), scored, monitor_images)
 
 
 def with_needs(cells: Sequence[Cell]) -> list[Cell]:
@@ -147,12 +152,12 @@ def carry_out(work: Work, workspace: Workspace, known: Known, images: Images) ->
         NodestillError: If a training diverges, a solve has no end, or a folder cannot be written.
     """
     folder = workspace.store.folder(work.name)
-    train_set, test_set = (images[split] for split in splits_of(work.member.training))
     if not folder.is_done:
         folder.forget_rows()
-        job = Job(work.member, work.teacher, workspace.store, train_set, test_set, work.monitor_images, workspace.watch)
+        sets = (images[split] for split in splits_of(work.member.training))
+        training = MemberTraining(work.member, work.teacher, workspace.store, *sets, work.monitor_images, workspace.watch)
         try:
-            train_member(job, workspace.accelerator, workspace.devices)
+            train_member(training, workspace.accelerator, workspace.devices)
         except (TrainingError, SolveError) as error:
             if work.member.training.hold_out and isinstance(work.member.model, StudentRecipe):
                 folder.write(DIVERGED, {"why": str(error), "schema": 1})

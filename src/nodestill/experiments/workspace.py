@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from nodestill.experiments.job import silent
-from nodestill.experiments.processes import Watch
+from nodestill.experiments.processes import Watch, silent
 from nodestill.experiments.store import Store
 
 

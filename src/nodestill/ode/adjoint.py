@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from nodestill.errors import SolveError
-from nodestill.ode.follow import Sizes, travel
-from nodestill.ode.progress import Problem, Progress
+from nodestill.ode.progress import Problem, Progress, Sizes
 from nodestill.ode.scope import asked_for, check_scope
 from nodestill.ode.solver import failures
 from nodestill.ode.step import Field, Kept, add, evaluate, like_state, pull_back_slope, take_step, without_autocast
 from nodestill.ode.trace import Taken
+from nodestill.ode.travel import travel
 
 
 class AdjointSolve(torch.autograd.Function):

@@ -1,23 +1,12 @@
-"""The loop of a solve along given step sizes, without error control; and which loop a solve takes."""
-
-from collections.abc import Sequence
+"""The loop of a solve along given step sizes, without error control."""
 
 import torch
 from torch import Tensor
 
-from nodestill.ode.march import march
-from nodestill.ode.progress import Problem, Progress, marked, nowhere
+from nodestill.ode.progress import Problem, Progress, Sizes, marked, nowhere
 from nodestill.ode.solver import Status
-from nodestill.ode.step import PerImage, evaluate, maybe_compiled, rms, shared_casts, take_step
+from nodestill.ode.step import PerImage, evaluate, maybe_compiled, rms, take_step
 from nodestill.ode.trace import Steps, Taken, placed
-
-Sizes = Sequence[Sequence[PerImage]]  # step sizes to take: for each target, one row of the batch after another
-
-
-def travel(problem: Problem, sizes: Sizes | None, y0: Tensor, steps: Steps | None) -> Progress:
-    """Solve with step sizes of its own choice, or with those given."""
-    with shared_casts(y0.device):
-        return march(problem, y0, steps) if sizes is None else follow(problem, y0, sizes, steps)
 
 
 def follow(problem: Problem, y0: Tensor, sizes: Sizes, steps: Steps | None) -> Progress:

@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nodestill.ode.adjoint import AdjointSolve
-from nodestill.ode.follow import Sizes, travel
-from nodestill.ode.progress import Problem, Progress
+from nodestill.ode.progress import Problem, Progress, Sizes
 from nodestill.ode.reversible import ReversibleSolve
 from nodestill.ode.scope import asked_for, check_leaves, check_weights
 from nodestill.ode.solver import GradientMode, Method, Solver, StepControl, failures
 from nodestill.ode.step import Kept, add, evaluate, like_state, pull_back_step, take_step, without_autocast
 from nodestill.ode.tableaus import Tableau
 from nodestill.ode.trace import Taken, Trace
+from nodestill.ode.travel import travel
 
 _FEW_STEPS = 4  # a solve of no more goes back with the whole batch at once: it holds little anyway, and small parts are slower
 _PART_IMAGES, _PART_BYTES = 32, 2**19  # a longer one in parts of no fewer images, nor fewer bytes of state: they fill a CPU

@@ -1,5 +1,6 @@
 """A problem that is to be solved, and how far a batch is on its way: what all loops of a solve share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -9,6 +10,8 @@ from torch import Tensor
 from nodestill.ode.solver import Solver, SolveStats, failures
 from nodestill.ode.step import Field, PerImage, like_state
 from nodestill.ode.tableaus import Tableau
+
+Sizes = Sequence[Sequence[PerImage]]  # step sizes to take: for each target, one row of the batch after another
 
 
 class Problem(NamedTuple):

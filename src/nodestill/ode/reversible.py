@@ -18,8 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nodestill.errors import SolveError
-from nodestill.ode.follow import Sizes
-from nodestill.ode.progress import Problem, Progress, marked, nowhere
+from nodestill.ode.progress import Problem, Progress, Sizes, marked, nowhere
 from nodestill.ode.scope import asked_for, check_scope
 from nodestill.ode.solver import Status, failures
 from nodestill.ode.step import Field, Kept, PerImage, add, evaluate, like_state, pull_back_slope, rms, without_autocast

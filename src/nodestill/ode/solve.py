@@ -1,7 +1,7 @@
 """`solve`: an initial value problem y' = f(t, y), y(t0) = y0, for a batch of image-sized states.
 
-It checks what it is given, chooses the loop (`march.py`), connects the result to autograd (`gradients.py`) and reports what was
-done. It does not interpolate (asked-for times are landed on) and has no implicit methods.
+It checks what it is given, gives or chooses steps (`travel.py`), connects the result to autograd (`gradients.py`) and reports
+what was done. It does not interpolate (asked-for times are landed on) and has no implicit methods.
 """
 
 import math
@@ -12,9 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nodestill.errors import InputError
-from nodestill.ode.follow import Sizes
 from nodestill.ode.gradients import differentiable
-from nodestill.ode.progress import Problem, Progress
+from nodestill.ode.progress import Problem, Progress, Sizes
 from nodestill.ode.solver import Method, Solution, Solver, StepRecord, no_times
 from nodestill.ode.step import Field, PerImage
 from nodestill.ode.tableaus import tableau

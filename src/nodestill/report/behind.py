@@ -45,7 +45,7 @@ def environment_table(runs: Sequence[RunRecords]) -> Table:
 def _counted(names: Sequence[str]) -> str:
     """Return each name once, with how often it is there: trainings of several seeds or rates have one name."""
     times = Counter(names)
-    return ", ".join(name if number == 1 else f"{name} ({number})" for name, number in times.items())
+    return ", ".join(name if number == 1 else f"{number} × {name}" for name, number in times.items())
 
 
 def _value(value: Any) -> str:

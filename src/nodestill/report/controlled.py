@@ -1,4 +1,4 @@
-"""The controls: each beside the cell that it differs from in one thing; what the gain consists of; solvers; horizons."""
+"""The controls: each beside the cell that it is compared with; what the gain consists of; solvers; horizons."""
 
 from collections.abc import Callable, Mapping
 
@@ -111,20 +111,13 @@ def solvers_table(grid: GridRecords) -> Table:
             means = {key: sum(row[key] for row in found) / len(found) for key in ("accuracy", "difference", "evaluations")}
             change = NOTHING if variant == "own" else f"{100 * means['difference']:+z.2f}"
             accuracy = f"{100 * means['accuracy']:.1f}"
-            rows.append((grid.first(name).about, variant, accuracy, change, f"{means['evaluations']:.1f}"))
-    headers = ("Model", "Scored under", "Accuracy, %", "Change, points", "NFE")
-    return Table(headers, tuple(rows), notes=_about_scores(grid), text_columns=2)
-
-
-def _about_scores(grid: GridRecords) -> tuple[str, ...]:
-    """Return what was scored: how many test images, and how many trainings of each model."""
+            rows.append((grid.first(name).about, variant, accuracy, change, f"{means['evaluations']:.1f}", str(len(found))))
     images = sorted({row["images"] for cell in grid.cells for row in cell.solvers})
-    seeds = {len([1 for cell in grid.named(name).values() if cell.solvers]) for name in {cell.name for cell in grid.cells}}
-    trainings = sorted(seeds - {0})
-    if not images:
-        return ()
-    of = f"the first {' or '.join(map(count, images))} test images"
-    return (f"Of {of}, under the same weights; means over {' or '.join(map(str, trainings))} trainings.",)
+    notes = tuple(
+        f"Scored are the first {count(some)} test images; the weights are the same in all rows of a seed." for some in images
+    )
+    headers = ("Model", "Scored under", "Accuracy, %", "Change, points", "NFE", "Seeds")
+    return Table(headers, tuple(rows), notes=notes, text_columns=2)
 
 
 def horizons_table(grid: GridRecords) -> Table:

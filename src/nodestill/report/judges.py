@@ -5,7 +5,7 @@ Where the paper's own comparison changes more than one thing, another judge hold
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from nodestill.experiments.grid_records import GridRecords
@@ -133,9 +133,11 @@ def more_robust(one: str | None, other: str | None, wanted: int = 1) -> Callable
         names = [grid.best_teacher if name == TEACHER else name or grid.best for name in (one, other)]
         about = [grid.first(name).about for name in names]
         found = difference_under_attack(grid, *names, mean_under_attack)
-        clean = [percent_of(spread(grid, name)) for name in names]  # who is right on few clean images has few to lose
-        what = f"{about[0]} less {about[1]}, mean over radii and attacks (clean {clean[0]} and {clean[1]} %)"
-        return by_sign(found, wanted, what, tuple(names))
+        judged = by_sign(found, wanted, f"{about[0]} less {about[1]}, mean over radii and attacks", tuple(names))
+        clean = " and ".join(percent_of(spread(grid, name)) for name in names)  # few to lose, if few are right
+        return (
+            judged if found is None else replace(judged, measured=f"{judged.measured}; of all clean images {clean} % are right")
+        )
 
     return judge
 

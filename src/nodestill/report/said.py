@@ -46,12 +46,12 @@ def _table1(grid: GridRecords) -> list[str | None]:
     return [first, _compared(difference(grid, "node100", "node1"), "A horizon of 100 in place of 1")]
 
 
-def _compared(found: Spread | None, what: str) -> str | None:
+def _compared(found: Spread | None, what: str, of: str = "it") -> str | None:
     if found is None:
         return None
     if found.sign == 0:
         return f"{what} makes no difference that can be told from none: {found.points()} points."
-    return f"{what} {'raises' if found.sign > 0 else 'lowers'} it by {found.points()} points."
+    return f"{what} {'raises' if found.sign > 0 else 'lowers'} {of} by {found.points()} points."
 
 
 def _table2(grid: GridRecords) -> list[str | None]:
@@ -91,10 +91,8 @@ def _figure1(grid: GridRecords) -> list[str | None]:
     parts = [f"{grid.first(name).about} keeps {_at_eight(grid, name)} %" for name in names]
     gap = difference_under_attack(grid, "kd-node100", "kd-adam-scale", mean_under_attack)
     first = f"Under PGD at 8/255, {joined(parts)}." if parts else None
-    return [
-        first,
-        _compared(gap, "On the mean over radii and attacks, a horizon of 100 in place of 1, both distilled by Adam,"),
-    ]
+    longer = "Over all radii and attacks a horizon of 100 in place of 1, both distilled by Adam,"
+    return [first, _compared(gap, longer, "the mean accuracy")]
 
 
 def _at_eight(grid: GridRecords, name: str) -> str:

@@ -20,8 +20,8 @@ from nodestill.training.schedule import Training, build_optimizer, learning_rate
 
 # Fabric tells what it was asked for, in each of its processes, and by the logger of whichever of its packages was loaded last.
 # Their own levels are set when they are loaded, these are not.
-for _talker in ("lightning.fabric.utilities", "lightning.pytorch.utilities"):
-    logging.getLogger(_talker).setLevel(logging.WARNING)
+logging.getLogger("lightning.fabric.utilities").setLevel(logging.WARNING)
+logging.getLogger("lightning.pytorch.utilities").setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,12 @@ from typing import Any
 
 from nodestill.data import ImageSet
 from nodestill.experiments.members import Member
-from nodestill.experiments.processes import Watch
+from nodestill.experiments.processes import Watch, silent
 from nodestill.experiments.store import RunFolder, Store
 
 
-def silent(task: str, done: int, total: int, note: str) -> None:
-    """Watch nothing."""
-
-
 @dataclass(frozen=True)
-class Job:
+class MemberTraining:
     """The training of one member."""
 
     member: Member
