@@ -20,8 +20,8 @@ from nodestill.data import Dataset, ImageSet, Split, count_images, load_image_se
 from nodestill.experiments import recipe_named
 from nodestill.experiments.environment import environment
 from nodestill.experiments.model_recipes import StudentRecipe, TeacherRecipe
-from nodestill.experiments.reproduce import asked_reproduction
 from nodestill.models import NeuralODEClassifier
+from nodestill.reproduction import asked_reproduction
 from nodestill.training import EpochRecord, supervised
 from rows import keep, markdown, read
 from time_to_accuracy import built, fit, macs_of

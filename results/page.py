@@ -8,9 +8,9 @@ from pathlib import Path
 
 import matplotlib
 
-from nodestill.experiments.grid_records import GridRecords, read_grid
 from nodestill.report.grid_page import Drawing, drawings, grid_markdown
 from nodestill.report.reproduced import sections
+from nodestill.reproduction.grid_records import GridRecords, read_grid
 
 RESULTS = Path(__file__).parent
 DOCS = RESULTS.parent / "docs"

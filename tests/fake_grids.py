@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import fake_runs
-from nodestill.experiments import asked_reproduction
-from nodestill.experiments.grid import Cell
-from nodestill.experiments.kept import keep
-from nodestill.experiments.known import Known
-from nodestill.experiments.reproduce import Asked, take_over_rows
-from nodestill.experiments.schedule import Standing, standing, work_through
+from nodestill.reproduction import asked_reproduction
+from nodestill.reproduction.grid import Cell
+from nodestill.reproduction.kept import keep
+from nodestill.reproduction.known import Known
+from nodestill.reproduction.reproduce import Asked, take_over_rows
+from nodestill.reproduction.schedule import Standing, standing, work_through
 
 
 def nothing(*_: object) -> None:

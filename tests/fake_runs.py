@@ -6,12 +6,12 @@ from typing import Any
 
 from nodestill.data import Dataset, count_images, identify
 from nodestill.experiments import Store
-from nodestill.experiments.known import Known
-from nodestill.experiments.schedule import Happened, News
 from nodestill.experiments.stages import attack_key
-from nodestill.experiments.work import Work
 from nodestill.flags import to_hex
 from nodestill.intervals import wilson_interval
+from nodestill.reproduction.known import Known
+from nodestill.reproduction.schedule import Happened, News
+from nodestill.reproduction.work import Work
 
 IMAGES = 1000
 

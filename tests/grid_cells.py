@@ -3,9 +3,10 @@
 from functools import cache
 
 from nodestill.data import Dataset
-from nodestill.experiments import asked_reproduction, to_plain
-from nodestill.experiments.grid import Cell, Grid
-from nodestill.experiments.scales import ScaleName, scale_named
+from nodestill.experiments import to_plain
+from nodestill.reproduction import asked_reproduction
+from nodestill.reproduction.grid import Cell, Grid
+from nodestill.reproduction.scales import ScaleName, scale_named
 
 
 def grid(dataset: Dataset = Dataset.CIFAR10, scale: ScaleName = ScaleName.PAPER, seed: int = 0) -> Grid:

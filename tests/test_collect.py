@@ -3,10 +3,10 @@
 import pytest
 
 import fake_runs
-from nodestill.experiments import asked_reproduction
-from nodestill.experiments.grid_records import read_grid
-from nodestill.experiments.reproduce import take_over_rows, write_listing
-from nodestill.experiments.schedule import standing
+from nodestill.reproduction import asked_reproduction
+from nodestill.reproduction.grid_records import read_grid
+from nodestill.reproduction.reproduce import take_over_rows, write_listing
+from nodestill.reproduction.schedule import standing
 from scripts import loaded
 
 

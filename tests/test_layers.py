@@ -25,11 +25,11 @@ ALLOWED = {
     "training": {"data"},
     "attacks": {"data"},
     "experiments": {"ode", "models", "data", "training", "attacks"},
-    "report": {"experiments.records", "experiments.grid_records"},
+    "reproduction": {"ode", "models", "data", "training", "attacks", "experiments"},
+    "report": {"experiments.records", "reproduction.grid_records"},
     "terminal": set(),
-    "printing": {"experiments", "report", "terminal"},
-    "reproducing": {"experiments", "printing", "terminal"},
-    "cli": {"experiments", "data", "terminal", "printing", "reproducing"},
+    "printing": {"experiments", "reproduction", "report", "terminal"},
+    "cli": {"experiments", "reproduction", "data", "terminal", "printing"},
     "__main__": {"cli"},
     "__init__": {"ode", "models", "data", "training", "attacks", "experiments"},  # the public names
 }
@@ -87,6 +87,7 @@ def test_every_part_has_its_rule():
         ("report", "from nodestill.experiments import read_experiment"),
         ("report", "from nodestill.experiments.store import RunFolder"),
         ("experiments", "from nodestill.cli import main"),
+        ("experiments", "from nodestill.reproduction import Grid"),
         ("errors", "from nodestill.data import Batch"),
     ],
 )
@@ -102,7 +103,7 @@ def test_what_is_slow_to_import_is_imported_where_it_is_used():
         assert part_of(path) == "report" or not loaded & LATE, path
 
 
-@pytest.mark.parametrize("module", ["nodestill", "nodestill.cli", "nodestill.experiments"])
+@pytest.mark.parametrize("module", ["nodestill", "nodestill.cli", "nodestill.experiments", "nodestill.reproduction"])
 def test_a_plain_import_loads_nothing_heavy(module):
     code = f"import sys, {module}; print(*set({sorted(LATE)}) & sys.modules.keys())"
     run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)

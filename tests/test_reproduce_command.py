@@ -9,9 +9,9 @@ import torch
 
 import fake_runs
 from nodestill.cli import main
-from nodestill.experiments import asked_reproduction
-from nodestill.experiments.reproduce import write_listing
-from nodestill.experiments.schedule import standing
+from nodestill.reproduction import asked_reproduction
+from nodestill.reproduction.reproduce import write_listing
+from nodestill.reproduction.schedule import standing
 
 
 @pytest.fixture(autouse=True)

@@ -114,9 +114,9 @@ def _solver(row: Any) -> str:
 
 def show_reproduction(grid: Path, part: str) -> None:
     """Print the tables of a part of a grid, and write the report of all of it."""
-    from nodestill.experiments.grid_records import read_grid
     from nodestill.report import write_reproduction
     from nodestill.report.reproduced import sections
+    from nodestill.reproduction.grid_records import read_grid
 
     records = read_grid(grid)
     for title, says, table in sections(records, part):

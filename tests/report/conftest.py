@@ -2,7 +2,7 @@
 
 import pytest
 
-from nodestill.experiments.grid_records import GridRecords
+from nodestill.reproduction.grid_records import GridRecords
 from report.made_grids import made_up
 
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import fake_runs
-from nodestill.experiments import asked_reproduction
-from nodestill.experiments.grid_records import GridRecords, read_grid
-from nodestill.experiments.reproduce import write_listing
-from nodestill.experiments.schedule import standing
-from nodestill.experiments.work import with_needs
+from nodestill.reproduction import asked_reproduction
+from nodestill.reproduction.grid_records import GridRecords, read_grid
+from nodestill.reproduction.reproduce import write_listing
+from nodestill.reproduction.schedule import standing
+from nodestill.reproduction.work import with_needs
 
 Shares = dict[str, float]  # accuracy of the cells whose names begin so; the longest beginning counts
 

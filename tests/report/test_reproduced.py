@@ -7,9 +7,6 @@ from dataclasses import replace
 import pytest
 
 import fake_runs
-from nodestill.experiments import asked_reproduction
-from nodestill.experiments.grid_records import read_grid
-from nodestill.experiments.reproduce import write_listing
 from nodestill.report import write_reproduction
 from nodestill.report.claims import claims_table
 from nodestill.report.controlled import factors, solvers_table, structure
@@ -18,6 +15,9 @@ from nodestill.report.grid_page import grid_markdown
 from nodestill.report.reproduced import sections, table1, table2
 from nodestill.report.said import say
 from nodestill.report.spread import spread
+from nodestill.reproduction import asked_reproduction
+from nodestill.reproduction.grid_records import read_grid
+from nodestill.reproduction.reproduce import write_listing
 from report.made_grids import made_up
 
 

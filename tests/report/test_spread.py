@@ -6,11 +6,7 @@ from pathlib import Path
 import pytest
 
 import fake_runs
-from nodestill.experiments import asked_reproduction
-from nodestill.experiments.grid_records import GridRecords, read_grid
 from nodestill.experiments.records import RunRecords
-from nodestill.experiments.reproduce import write_listing
-from nodestill.experiments.schedule import standing
 from nodestill.flags import to_hex
 from nodestill.intervals import student_quantile, weighted_interval
 from nodestill.report.spread import (
@@ -22,6 +18,10 @@ from nodestill.report.spread import (
     reach_of_seeds,
     spread,
 )
+from nodestill.reproduction import asked_reproduction
+from nodestill.reproduction.grid_records import GridRecords, read_grid
+from nodestill.reproduction.reproduce import write_listing
+from nodestill.reproduction.schedule import standing
 
 
 def with_shares(root: Path, shares: dict[str, dict[int, float]]) -> GridRecords:

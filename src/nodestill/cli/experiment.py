@@ -132,11 +132,11 @@ def reproduce(
     dry_run
         Print the plan and stop.
     """
-    from nodestill import experiments
-    from nodestill.reproducing import Ways
-    from nodestill.reproducing import reproduce as work_through
+    from nodestill.cli.reproducing import Ways
+    from nodestill.cli.reproducing import reproduce as work_through
+    from nodestill.reproduction import asked_reproduction
 
-    asked = experiments.asked_reproduction(part, dataset, scale, seeds)
+    asked = asked_reproduction(part, dataset, scale, seeds)
     limit = None if common.max_time is None else seconds_of(common.max_time)
     ways = Ways(engine, jobs, common.threads or 1, _kept(rows, asked.name), dry_run, limit, common.device)
     work_through(asked, quiet_workspace(common), ways)

@@ -11,7 +11,6 @@ from nodestill.experiments.paper import published, recipe_named, recipes
 from nodestill.experiments.plain import fingerprint, from_plain, to_plain, with_overrides
 from nodestill.experiments.recipe import Recipe, Role
 from nodestill.experiments.records import AuditRecords, Experiment, RunRecords, read_audit, read_experiment, read_run
-from nodestill.experiments.reproduce import asked_reproduction
 from nodestill.experiments.solvers import SolverRow, score_solvers, solver_rows
 from nodestill.experiments.stages import Stage, attack_key, attack_run, run
 from nodestill.experiments.store import RunFolder, Store
@@ -39,7 +38,6 @@ __all__ = [
     "asked_attack",
     "asked_audit",
     "asked_recipe",
-    "asked_reproduction",
     "asked_verdict",
     "attack_key",
     "attack_model",

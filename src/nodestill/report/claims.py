@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nodestill.experiments.grid_records import GridRecords
 from nodestill.report.judges import (
     TEACHER,
     Judged,
@@ -21,6 +20,7 @@ from nodestill.report.judges import (
 )
 from nodestill.report.spread import about_intervals
 from nodestill.report.tables import Table
+from nodestill.reproduction.grid_records import GridRecords
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 
-from nodestill.experiments.grid_records import GridRecords
 from nodestill.experiments.records import RunRecords
 from nodestill.report.formats import NOTHING, count, duration, magnitude
 from nodestill.report.select import mean_evaluations
@@ -16,6 +15,7 @@ from nodestill.report.spread import (
     spread,
 )
 from nodestill.report.tables import Table
+from nodestill.reproduction.grid_records import GridRecords
 
 RATES = {"scale": "the tables' rates", "paper": "the paper's rates", "tuned": "tuned rates"}
 

@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from nodestill.experiments.grid_records import GridRecords
 from nodestill.report.canvas import COLORS, INK, MUTED, PANEL, finish, name, panels, whole_numbers
 from nodestill.report.controlled import horizon_names, seconds_per_epoch
 from nodestill.report.formats import attack_name
 from nodestill.report.select import mean_evaluations
 from nodestill.report.spread import attacked, mean_of, spread
+from nodestill.reproduction.grid_records import GridRecords
 
 if TYPE_CHECKING:
     import matplotlib.axes

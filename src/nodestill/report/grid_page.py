@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from nodestill.experiments.grid_records import GridRecords
 from nodestill.report.behind import environment_table
 from nodestill.report.canvas import svg
 from nodestill.report.grid_figures import attack_figure, heat_map, horizon_figure
 from nodestill.report.page import replace_file, template
 from nodestill.report.reproduced import Section, sections
 from nodestill.report.tables import Table
+from nodestill.reproduction.grid_records import GridRecords
 
 if TYPE_CHECKING:
     import matplotlib.figure

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from nodestill.experiments.grid_records import GridRecords
 from nodestill.report.select import mean_evaluations
 from nodestill.report.spread import (
     Spread,
@@ -21,6 +20,7 @@ from nodestill.report.spread import (
     percent_of,
     spread,
 )
+from nodestill.reproduction.grid_records import GridRecords
 
 TEACHER = "resnet"  # of the best cell
 _SMALL = 0.01  # a trend of less than a point from end to end is none

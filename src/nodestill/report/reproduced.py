@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from nodestill.experiments.grid_records import GridRecords
 from nodestill.report.claims import claims_table
 from nodestill.report.controlled import controls_table, factors_table, horizons_table, solvers_table
 from nodestill.report.formats import NOTHING, attack_name, count, duration, magnitude
@@ -20,6 +19,7 @@ from nodestill.report.spread import (
     spread,
 )
 from nodestill.report.tables import Table
+from nodestill.reproduction.grid_records import GridRecords
 
 
 class Section(NamedTuple):

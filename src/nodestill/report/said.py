@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from nodestill.experiments.grid_records import GridRecords
 from nodestill.report.claims import claims_table
 from nodestill.report.controlled import factors, horizon_names, seconds_per_epoch, structure
 from nodestill.report.formats import duration, joined
@@ -17,6 +16,7 @@ from nodestill.report.spread import (
     mean_under_attack,
     spread,
 )
+from nodestill.reproduction.grid_records import GridRecords
 
 
 def say(grid: GridRecords, table: str) -> tuple[str, ...]:

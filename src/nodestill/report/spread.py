@@ -11,11 +11,11 @@ from math import hypot
 from statistics import NormalDist
 from typing import Any
 
-from nodestill.experiments.grid_records import GridCell, GridRecords
 from nodestill.experiments.records import RunRecords
 from nodestill.flags import from_hex
 from nodestill.intervals import deviation, student_quantile, weighted_interval
 from nodestill.report.formats import NOTHING
+from nodestill.reproduction.grid_records import GridCell, GridRecords
 
 Measured = Callable[[RunRecords], tuple[int, int] | None]  # hits and trials, if it was measured
 _ATTACKS = ("pgd", "mi-fgsm")  # the paper's

@@ -7,9 +7,9 @@ import pytest
 import fake_runs
 from fake_grids import all_controls, begin, fresh, kept, worked
 from nodestill.errors import DataError
-from nodestill.experiments.known import Known
-from nodestill.experiments.reproduce import Asked, again, take_over_rows
-from nodestill.experiments.schedule import standing
+from nodestill.reproduction.known import Known
+from nodestill.reproduction.reproduce import Asked, again, take_over_rows
+from nodestill.reproduction.schedule import standing
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_rows_of_another_training_do_not_stay_beside_new_weights(begun, tmp_path
 def test_what_is_taken_over_is_whole_or_not_there(begun, tmp_path, monkeypatch):
     what, known = begun
     kept(what, known, tmp_path / "rows")
-    monkeypatch.setattr("nodestill.experiments.kept.shutil.copyfile", full_disk)
+    monkeypatch.setattr("nodestill.reproduction.kept.shutil.copyfile", full_disk)
     again_known = fake_runs.known(tmp_path / "second")
     with pytest.raises(DataError, match="No space left"):
         take_over_rows(what, again_known, tmp_path / "rows")

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from nodestill.experiments.grid import Cell
-from nodestill.experiments.known import Known
-from nodestill.experiments.scales import Scale
-from nodestill.experiments.work import Work, unfinished, with_needs, works
+from nodestill.reproduction.grid import Cell
+from nodestill.reproduction.known import Known
+from nodestill.reproduction.scales import Scale
+from nodestill.reproduction.work import Work, unfinished, with_needs, works
 
 _LOOK_EVERY = 0.5  # seconds, so that a limit on time is kept while nothing happens
 

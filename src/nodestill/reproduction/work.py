@@ -12,8 +12,6 @@ from nodestill.data import Dataset, ImageSet, Split, load_image_set
 from nodestill.errors import SolveError, TrainingError
 from nodestill.experiments.attack_recipe import RobustnessRecipe
 from nodestill.experiments.fit import train_member
-from nodestill.experiments.grid import Cell
-from nodestill.experiments.known import Known
 from nodestill.experiments.member_training import MemberTraining
 from nodestill.experiments.members import Member
 from nodestill.experiments.model_recipes import StudentRecipe
@@ -21,6 +19,8 @@ from nodestill.experiments.solvers import score_solvers, scored_already
 from nodestill.experiments.stages import attack_run, missing_rows
 from nodestill.experiments.store import DIVERGED
 from nodestill.experiments.workspace import Workspace
+from nodestill.reproduction.grid import Cell
+from nodestill.reproduction.known import Known
 from nodestill.training import Training
 
 

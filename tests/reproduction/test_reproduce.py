@@ -2,10 +2,11 @@
 
 import pytest
 
-from nodestill.experiments import Store, Workspace, asked_reproduction
-from nodestill.experiments.engine import LocalHands
-from nodestill.experiments.grid_records import read_grid
-from nodestill.experiments.reproduce import known_of, reproduce
+from nodestill.experiments import Store, Workspace
+from nodestill.reproduction import asked_reproduction
+from nodestill.reproduction.engine import LocalHands
+from nodestill.reproduction.grid_records import read_grid
+from nodestill.reproduction.reproduce import known_of, reproduce
 
 
 def nothing(*_: object) -> None:

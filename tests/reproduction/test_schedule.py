@@ -7,10 +7,10 @@ import pytest
 import fake_runs
 from fake_grids import all_controls, asked, nothing, worked
 from nodestill.errors import TimeUp
-from nodestill.experiments.known import Known
-from nodestill.experiments.reproduce import Asked
-from nodestill.experiments.schedule import Happened, News, Standing, standing, work_through
-from nodestill.experiments.work import Work
+from nodestill.reproduction.known import Known
+from nodestill.reproduction.reproduce import Asked
+from nodestill.reproduction.schedule import Happened, News, Standing, standing, work_through
+from nodestill.reproduction.work import Work
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nodestill.data import Dataset
-from nodestill.experiments.grid import Cell, Part
-from nodestill.experiments.known import Known
 from nodestill.experiments.model_recipes import StudentRecipe, TeacherRecipe
 from nodestill.experiments.paper import PAPER_UNDER_PGD
-from nodestill.experiments.scales import Scale
 from nodestill.experiments.stages import attack_key
 from nodestill.experiments.store import DIVERGED, RunFolder
-from nodestill.experiments.work import with_needs
+from nodestill.reproduction.grid import Cell, Part
+from nodestill.reproduction.known import Known
+from nodestill.reproduction.scales import Scale
+from nodestill.reproduction.work import with_needs
 
 
 def grid_name(dataset: Dataset, scale: Scale) -> str:

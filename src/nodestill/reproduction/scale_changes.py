@@ -5,7 +5,7 @@ from typing import Any
 
 from nodestill.data import Dataset
 from nodestill.experiments.plain import to_plain
-from nodestill.experiments.scales import LONG, Scale, ScaleName, scale_named, scaled
+from nodestill.reproduction.scales import LONG, Scale, ScaleName, scale_named, scaled
 
 
 def changes(scale: Scale, dataset: Dataset, depth: int, temperature: float) -> list[tuple[str, str, str]]:

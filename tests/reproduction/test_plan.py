@@ -10,15 +10,15 @@ from fake_grids import asked, begin, fresh, named
 from nodestill.data import ImageCounts
 from nodestill.errors import SolveError, TrainingError
 from nodestill.experiments import Workspace, to_plain
-from nodestill.experiments.estimate import Pace, estimate
-from nodestill.experiments.grid import Cell
-from nodestill.experiments.grid_records import read_grid
-from nodestill.experiments.kept import keep
-from nodestill.experiments.known import Known
-from nodestill.experiments.reproduce import Asked, kinds_of, planned, write_listing
-from nodestill.experiments.schedule import standing
 from nodestill.experiments.store import DIVERGED
-from nodestill.experiments.work import Images, carry_out, left_of
+from nodestill.reproduction.estimate import Pace, estimate
+from nodestill.reproduction.grid import Cell
+from nodestill.reproduction.grid_records import read_grid
+from nodestill.reproduction.kept import keep
+from nodestill.reproduction.known import Known
+from nodestill.reproduction.reproduce import Asked, kinds_of, planned, write_listing
+from nodestill.reproduction.schedule import standing
+from nodestill.reproduction.work import Images, carry_out, left_of
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_the_plan_counts_what_is_done_and_what_is_left(begun):
 
 
 def test_the_plan_counts_what_waits_for_settings(tmp_path, monkeypatch):
-    monkeypatch.setattr("nodestill.experiments.estimate._calibrated", lambda *_: Pace(1e-9, 1e-9))
+    monkeypatch.setattr("nodestill.reproduction.estimate._calibrated", lambda *_: Pace(1e-9, 1e-9))
     known, what = fake_runs.known(tmp_path), asked()
     plan = planned(what, known, "cpu")
     one = plan.seconds[known.member(named(what, "kd-sgd-paper")).folder]  # trained alone: neither attacked nor scored
@@ -46,7 +46,7 @@ def test_the_plan_counts_what_waits_for_settings(tmp_path, monkeypatch):
 
 
 def test_the_plan_goes_by_the_images_that_are_there(tmp_path, monkeypatch):
-    monkeypatch.setattr("nodestill.experiments.estimate._calibrated", lambda *_: Pace(1e-9, 1e-9))
+    monkeypatch.setattr("nodestill.reproduction.estimate._calibrated", lambda *_: Pace(1e-9, 1e-9))
     known, what = fake_runs.known(tmp_path), asked("table1")
     tenth = replace(known, counts=ImageCounts(known.counts.train // 10, known.counts.test // 10))
     some = [

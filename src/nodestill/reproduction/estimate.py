@@ -20,12 +20,12 @@ from nodestill.attacks import AttackName, paper_budget
 from nodestill.data import Dataset
 from nodestill.experiments.attack_recipe import RobustnessRecipe
 from nodestill.experiments.environment import environment
-from nodestill.experiments.known import Known
 from nodestill.experiments.members import build_model
 from nodestill.experiments.model_recipes import StudentRecipe, TeacherRecipe
-from nodestill.experiments.work import Work, left_of
 from nodestill.models import NeuralODEClassifier, forward_macs, macs
 from nodestill.precision import Precision
+from nodestill.reproduction.known import Known
+from nodestill.reproduction.work import Work, left_of
 
 _SIDE = {Dataset.DIGITS: 8, Dataset.CIFAR10: 32, Dataset.SVHN: 32}  # pixels
 _BACKWARD = 3  # a training step over a forward pass, in arithmetic

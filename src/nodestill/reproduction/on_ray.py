@@ -12,13 +12,13 @@ from typing import Any
 
 from nodestill.data import Dataset
 from nodestill.errors import InputError
-from nodestill.experiments.engine import attempt, reporter
-from nodestill.experiments.known import Known
 from nodestill.experiments.processes import silent
-from nodestill.experiments.schedule import Happened, News
 from nodestill.experiments.store import Store
-from nodestill.experiments.work import Images, Work
 from nodestill.experiments.workspace import Workspace
+from nodestill.reproduction.engine import attempt, reporter
+from nodestill.reproduction.known import Known
+from nodestill.reproduction.schedule import Happened, News
+from nodestill.reproduction.work import Images, Work
 
 _RETRIES = 3  # of a model whose worker is lost; an error of the model itself is not tried again
 

@@ -63,7 +63,7 @@ def reproduce(asked: Any, workspace: Any, ways: Ways) -> None:
         TrainingError: If a model failed; the others are done.
         TimeUp: If the time is over.
     """
-    from nodestill.experiments import reproduce as grids
+    from nodestill.reproduction import reproduce as grids
 
     if workspace.devices != 1:
         raise InputError(
@@ -84,8 +84,8 @@ def reproduce(asked: Any, workspace: Any, ways: Ways) -> None:
 
 def _worked(asked: Any, workspace: Any, known: Any, ways: Ways) -> tuple[dict[str, str], TimeUp | None]:
     """Work through a grid; return why what failed did, and that the time is over, if it is."""
-    from nodestill.experiments import reproduce as grids
     from nodestill.experiments.alone import alone_in
+    from nodestill.reproduction import reproduce as grids
 
     try:
         with alone_in(workspace.store.root / asked.name), watching_many(ways.max_seconds) as show:
@@ -96,16 +96,16 @@ def _worked(asked: Any, workspace: Any, known: Any, ways: Ways) -> tuple[dict[st
 
 def _hands(ways: Ways, workspace: Any, known: Any) -> Any:
     if ways.engine == "ray":
-        from nodestill.experiments.on_ray import RayHands
+        from nodestill.reproduction.on_ray import RayHands
 
         return RayHands(ways.at_a_time, workspace, known, ways.threads)
-    from nodestill.experiments.engine import LocalHands
+    from nodestill.reproduction.engine import LocalHands
 
     return LocalHands(ways.at_a_time, workspace, known, ways.threads)
 
 
 def _show_plan(asked: Any, known: Any, workspace: Any, ways: Ways, taken: list[str]) -> Any:
-    from nodestill.experiments import reproduce as grids
+    from nodestill.reproduction import reproduce as grids
 
     plan = grids.planned(asked, known, workspace.accelerator)
     now = plan.standing

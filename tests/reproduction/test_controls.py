@@ -5,9 +5,9 @@ import pytest
 import fake_runs
 from grid_cells import cells_of, differing, flat, grid
 from nodestill.experiments import Role
-from nodestill.experiments.controls import arms, controls
-from nodestill.experiments.grid import Part
-from nodestill.experiments.scales import ScaleName
+from nodestill.reproduction.controls import arms, controls
+from nodestill.reproduction.grid import Part
+from nodestill.reproduction.scales import ScaleName
 
 IN_ONE_THING = {
     "stem-only": {"t1"},

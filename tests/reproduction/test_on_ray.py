@@ -11,9 +11,10 @@ import pytest
 pytest.importorskip("ray")
 
 import fake_runs
-from nodestill.experiments import Store, Workspace, asked_reproduction
-from nodestill.experiments.on_ray import RayHands
-from nodestill.experiments.schedule import Happened, News, Standing, standing, work_through
+from nodestill.experiments import Store, Workspace
+from nodestill.reproduction import asked_reproduction
+from nodestill.reproduction.on_ray import RayHands
+from nodestill.reproduction.schedule import Happened, News, Standing, standing, work_through
 
 pytestmark = [
     pytest.mark.slow,

@@ -11,13 +11,13 @@ import torch
 from nodestill.data import Dataset, count_images, identify
 from nodestill.errors import TimeUp
 from nodestill.experiments import Store, Workspace
-from nodestill.experiments.engine import LocalHands, attempt
-from nodestill.experiments.grid import Cell, Grid
-from nodestill.experiments.known import Known
 from nodestill.experiments.processes import silent
-from nodestill.experiments.scales import ScaleName, scale_named
-from nodestill.experiments.schedule import Happened, News, Standing, standing, work_through
-from nodestill.experiments.work import Images, carry_out
+from nodestill.reproduction.engine import LocalHands, attempt
+from nodestill.reproduction.grid import Cell, Grid
+from nodestill.reproduction.known import Known
+from nodestill.reproduction.scales import ScaleName, scale_named
+from nodestill.reproduction.schedule import Happened, News, Standing, standing, work_through
+from nodestill.reproduction.work import Images, carry_out
 
 EPOCHS = 12  # long enough to be killed in the middle, after a few are saved
 

@@ -6,21 +6,21 @@ from pathlib import Path
 
 from nodestill.data import DataIdentity, Dataset, count_images, identify
 from nodestill.errors import InputError
-from nodestill.experiments.controls import controls
-from nodestill.experiments.estimate import estimate
 from nodestill.experiments.fit import device_of
-from nodestill.experiments.grid import Cell, Grid, Part, best_cell, require_part
-from nodestill.experiments.kept import take_over
-from nodestill.experiments.known import Known
-from nodestill.experiments.listing import grid_name, list_grid, of_part
 from nodestill.experiments.plain import from_plain
 from nodestill.experiments.recipe import Role
-from nodestill.experiments.scale_changes import changes
-from nodestill.experiments.scales import Scale, ScaleName, scale_named
-from nodestill.experiments.schedule import Hands, News, Standing, standing, work_through
 from nodestill.experiments.store import RunFolder, Store
-from nodestill.experiments.work import Work, work_of
 from nodestill.experiments.workspace import Workspace
+from nodestill.reproduction.controls import controls
+from nodestill.reproduction.estimate import estimate
+from nodestill.reproduction.grid import Cell, Grid, Part, best_cell, require_part
+from nodestill.reproduction.kept import take_over
+from nodestill.reproduction.known import Known
+from nodestill.reproduction.listing import grid_name, list_grid, of_part
+from nodestill.reproduction.scale_changes import changes
+from nodestill.reproduction.scales import Scale, ScaleName, scale_named
+from nodestill.reproduction.schedule import Hands, News, Standing, standing, work_through
+from nodestill.reproduction.work import Work, work_of
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ differ in rate and size too.
 
 from dataclasses import replace
 
-from nodestill.experiments.grid import LONGER, Cell, Grid, Matched, Part
 from nodestill.experiments.model_recipes import Distillation, DistillationObjective, StudentRecipe, TeacherRecipe
+from nodestill.reproduction.grid import LONGER, Cell, Grid, Matched, Part
 from nodestill.training import Optimizer, Schedule, Training
 
 PAPERS_RATE = 0.001  # of every student

@@ -11,11 +11,11 @@ from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 
-from nodestill.experiments.known import Known
 from nodestill.experiments.processes import Watch, silent
-from nodestill.experiments.schedule import Happened, News
-from nodestill.experiments.work import Images, Work, carry_out
 from nodestill.experiments.workspace import Workspace
+from nodestill.reproduction.known import Known
+from nodestill.reproduction.schedule import Happened, News
+from nodestill.reproduction.work import Images, Work, carry_out
 
 _REPORT_EVERY = 0.2  # seconds
 _PATIENCE = 5.0  # seconds for a process to end

@@ -6,12 +6,12 @@ import pytest
 
 import fake_runs
 from fake_grids import all_controls, asked, named, worked
-from nodestill.experiments import asked_reproduction
-from nodestill.experiments.grid_records import read_grid
-from nodestill.experiments.known import Known, twin
-from nodestill.experiments.reproduce import Asked, write_listing
-from nodestill.experiments.schedule import standing
 from nodestill.experiments.store import DIVERGED
+from nodestill.reproduction import asked_reproduction
+from nodestill.reproduction.grid_records import read_grid
+from nodestill.reproduction.known import Known, twin
+from nodestill.reproduction.reproduce import Asked, write_listing
+from nodestill.reproduction.schedule import standing
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from nodestill.experiments.attack_recipe import RobustnessRecipe
 from nodestill.experiments.model_recipes import StudentRecipe, TeacherRecipe
 from nodestill.experiments.paper import PAPER_DISTILLED, PAPER_TEACHERS, PAPER_UNDISTILLED
 from nodestill.experiments.recipe import Recipe, Role
-from nodestill.experiments.scales import Scale, scaled
+from nodestill.reproduction.scales import Scale, scaled
 
 DEPTHS = (20, 32, 44, 56, 110)
 TEMPERATURES = (3.0, 10.0, 20.0)

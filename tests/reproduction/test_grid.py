@@ -9,13 +9,14 @@ import fake_runs
 from grid_cells import cells_of, differing, flat, grid
 from nodestill.data import Dataset
 from nodestill.errors import InputError, RecipeError
-from nodestill.experiments import Role, asked_reproduction
-from nodestill.experiments.controls import arms, controls
-from nodestill.experiments.grid import DEPTHS, TEMPERATURES, Part, best_cell
+from nodestill.experiments import Role
 from nodestill.experiments.paper import PAPER_DISTILLED, paper
-from nodestill.experiments.scale_changes import changes
-from nodestill.experiments.scales import ScaleName, scale_named
-from nodestill.experiments.work import with_needs, works
+from nodestill.reproduction import asked_reproduction
+from nodestill.reproduction.controls import arms, controls
+from nodestill.reproduction.grid import DEPTHS, TEMPERATURES, Part, best_cell
+from nodestill.reproduction.scale_changes import changes
+from nodestill.reproduction.scales import ScaleName, scale_named
+from nodestill.reproduction.work import with_needs, works
 from nodestill.training import Optimizer
 
 SETS = (Dataset.CIFAR10, Dataset.SVHN)

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nodestill.data import DataIdentity, Dataset, ImageCounts
-from nodestill.experiments.grid import Cell, Matched
 from nodestill.experiments.members import Member
 from nodestill.experiments.model_recipes import StudentRecipe
 from nodestill.experiments.store import Store
+from nodestill.reproduction.grid import Cell, Matched
 
 _FEW_BLOCKS = 4  # of the twins that are equal in parameters or MACs: sixteen convolutions at the paper's four layers
 
