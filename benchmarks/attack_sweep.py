@@ -41,8 +41,8 @@ from nodestill.attacks import (
 )
 from nodestill.data import Batch, Dataset, ImageSet, Split, load_image_set
 from nodestill.experiments.environment import environment
-from nodestill.experiments.subjects import subject_of_model
 from nodestill.models import NeuralODEClassifier
+from nodestill.subjects.of_model import subject_of_model
 from rows import keep, markdown, read
 
 RESULTS = Path(__file__).parent / "results" / "attack_sweep.jsonl"

@@ -226,7 +226,7 @@ weights, attacked with the horizon rescaled:
 ## Adjoint against exact gradients
 
 More survivors under *adjoint* would be survivors of a worse gradient, not of a better model. Where the tolerance is loose
-against what f does they occur (a planted model in `tests/experiments/test_adjoint_is_caught.py`); on these, at 1e-3:
+against what f does they occur (a planted model in `tests/subjects/test_adjoint_is_caught.py`); on these, at 1e-3:
 
 {adjoint}
 

@@ -24,14 +24,15 @@ ALLOWED = {
     "models": {"ode"},
     "training": {"data"},
     "attacks": {"data"},
-    "experiments": {"ode", "models", "data", "training", "attacks"},
+    "subjects": {"ode", "models", "attacks"},
+    "experiments": {"ode", "models", "data", "training", "attacks", "subjects"},
     "reproduction": {"ode", "models", "data", "training", "attacks", "experiments"},
     "report": {"experiments.records", "reproduction.grid_records"},
     "terminal": set(),
     "printing": {"experiments", "reproduction", "report", "terminal"},
     "cli": {"experiments", "reproduction", "data", "terminal", "printing"},
     "__main__": {"cli"},
-    "__init__": {"ode", "models", "data", "training", "attacks", "experiments"},  # the public names
+    "__init__": {"ode", "models", "data", "training", "attacks", "subjects", "experiments"},  # the public names
 }
 # What takes long to import, or is needed by a part only, is imported inside the functions that use it.
 LATE = {"ray", "matplotlib", "scipy", "lightning", "pyarrow", "sklearn", "PIL", "jinja2", "huggingface_hub", "safetensors"}

@@ -15,10 +15,10 @@ from nodestill.experiments.loaded import find_run, load_run, require_classes
 from nodestill.experiments.plain import fingerprint, from_plain
 from nodestill.experiments.records import experiments_named
 from nodestill.experiments.store import RunFolder, Store
-from nodestill.experiments.subjects import subject_of_model
-from nodestill.experiments.user_subjects import subject_from_file
 from nodestill.experiments.workspace import Workspace
 from nodestill.shapes import Images
+from nodestill.subjects.from_file import subject_from_file
+from nodestill.subjects.of_model import subject_of_model
 
 
 @dataclass(frozen=True)

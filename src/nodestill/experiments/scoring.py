@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from nodestill.attacks import Subject
 from nodestill.data import ImageSet
-from nodestill.experiments.subjects import subject_of_model
 from nodestill.models import NeuralODEClassifier, forward_macs, macs, parameter_count
 from nodestill.precision import Precision
 from nodestill.shapes import Images, Logits
+from nodestill.subjects.of_model import subject_of_model
 from nodestill.training import evaluate
 
 _BATCH = 500

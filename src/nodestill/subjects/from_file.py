@@ -10,10 +10,10 @@ from torch import nn
 
 from nodestill.attacks import Subject
 from nodestill.errors import DataError, InputError
-from nodestill.experiments.subjects import subject_of_model
-from nodestill.experiments.torchdiffeq_subjects import grey, seen, subject_of_solves
 from nodestill.models import NeuralODEClassifier
 from nodestill.shapes import Images
+from nodestill.subjects.of_model import subject_of_model
+from nodestill.subjects.of_torchdiffeq import grey, seen, subject_of_solves
 
 
 def subject_from_file(asked: str, images: Images | None = None) -> Subject:

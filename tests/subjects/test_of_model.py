@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import tiny
-from experiments.small_subjects import PATHS, close, gradient, pictures, resnet
 from nodestill.attacks import loss_gradient
 from nodestill.experiments.members import build_model
-from nodestill.experiments.subjects import subject_of_model
 from nodestill.models import Activation, NeuralODEClassifier, Norm
 from nodestill.ode import GradientMode, Method, Solver, StepControl
+from nodestill.subjects.of_model import subject_of_model
+from subjects.small_subjects import PATHS, close, gradient, pictures, resnet
 
 TIGHT = Solver(rtol=1e-6, atol=1e-6)
 

@@ -12,10 +12,10 @@ torchdiffeq = pytest.importorskip("torchdiffeq")
 from torchdiffeq import odeint, odeint_adjoint
 from torchdiffeq import odeint_adjoint as renamed
 
-from experiments.redirect_cases import TIGHT, TIMES, Dynamics, states
 from nodestill.errors import InputError
-from nodestill.experiments.redirect import by_adjoint, exactly, in_few_steps, redirected, tightened
 from nodestill.ode import GradientMode, Method, Solver
+from nodestill.subjects.redirect import by_adjoint, exactly, in_few_steps, redirected, tightened
+from subjects.redirect_cases import TIGHT, TIMES, Dynamics, states
 
 pytestmark = pytest.mark.parity
 

@@ -23,8 +23,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from nodestill.errors import InputError
-from nodestill.experiments.torchdiffeq_calls import WITHOUT, Call, check, limit_of, solved, solver_of
 from nodestill.ode import GradientMode, Method, Solution, Solver
+from nodestill.subjects.torchdiffeq_calls import WITHOUT, Call, check, limit_of, solved, solver_of
 
 Change = Callable[[Solver], Solver]
 

@@ -8,9 +8,9 @@ import torch
 pytest.importorskip("torchdiffeq")
 from torchdiffeq import odeint
 
-from experiments.redirect_cases import TIGHT, TIMES, Dynamics, states
-from nodestill.experiments.redirect import exactly, in_few_steps, redirected, tightened
 from nodestill.ode import Precision, Status, StepControl
+from nodestill.subjects.redirect import exactly, in_few_steps, redirected, tightened
+from subjects.redirect_cases import TIGHT, TIMES, Dynamics, states
 
 pytestmark = pytest.mark.parity
 METHODS = [

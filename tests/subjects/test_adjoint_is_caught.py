@@ -7,9 +7,9 @@ import torch
 
 from nodestill.attacks.audit import QUICK, Verdict, audit, open_case
 from nodestill.data import ImageSet
-from nodestill.experiments.subjects import subject_of_model
 from nodestill.models import Activation, ConvDynamics, NeuralODEClassifier, Norm, Stem, node_classifier
 from nodestill.ode import GradientMode, Solver
+from nodestill.subjects.of_model import subject_of_model
 
 HORIZON, TOLERANCE = 20.0, 1e-1
 

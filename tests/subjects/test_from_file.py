@@ -5,11 +5,11 @@ import sys
 import pytest
 import torch
 
-from experiments.small_subjects import PATHS, close, gradient, pictures, resnet
 from nodestill.attacks import Subject, loss_gradient
 from nodestill.errors import DataError, InputError, NodestillError
-from nodestill.experiments.torchdiffeq_subjects import subject_of_torchdiffeq
-from nodestill.experiments.user_subjects import subject_from_file
+from nodestill.subjects.from_file import subject_from_file
+from nodestill.subjects.of_torchdiffeq import subject_of_torchdiffeq
+from subjects.small_subjects import PATHS, close, gradient, pictures, resnet
 
 NEIGHBOUR = "WIDTH = 4\n"
 USERS = """

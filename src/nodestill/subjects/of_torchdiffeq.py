@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from nodestill.attacks import LogitsFn, Subject
 from nodestill.attacks.subject import GAVE_UP
 from nodestill.errors import InputError, NodestillError
-from nodestill.experiments.redirect import Change, RedirectedSolve, by_adjoint, exactly, in_few_steps, redirected, tightened
-from nodestill.experiments.subjects import FEW, errors_of
 from nodestill.ode import Solution
 from nodestill.shapes import Images, Logits
+from nodestill.subjects.of_model import FEW, errors_of
+from nodestill.subjects.redirect import Change, RedirectedSolve, by_adjoint, exactly, in_few_steps, redirected, tightened
 
 
 def subject_of_torchdiffeq(model: nn.Module, images: Images | None = None) -> Subject:

@@ -16,10 +16,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nodestill.attacks import LogitsFn, Subject
-from nodestill.experiments.redirect import exactly, in_few_steps, tightened
 from nodestill.models import NeuralODEClassifier
 from nodestill.ode import GradientMode, Precision, Solution, StepControl, StepRecord
 from nodestill.shapes import Images, Logits
+from nodestill.subjects.redirect import exactly, in_few_steps, tightened
 
 FEW = 8  # steps of the way called fixed
 
