@@ -5,23 +5,17 @@ from dataclasses import replace
 import pytest
 
 import fake_runs
-from fake_grids import all_controls, asked, named, worked
+from fake_grids import asked, named, worked
 from nodestill.experiments.store import DIVERGED
 from nodestill.reproduction import asked_reproduction
 from nodestill.reproduction.grid_records import read_grid
-from nodestill.reproduction.known import Known, twin
-from nodestill.reproduction.reproduce import Asked, write_listing
+from nodestill.reproduction.known import twin
+from nodestill.reproduction.reproduce import write_listing
 from nodestill.reproduction.schedule import standing
 
 
-@pytest.fixture(scope="module")
-def controlled(tmp_path_factory) -> tuple[Asked, Known]:
-    what, known, _ = all_controls(tmp_path_factory.mktemp("store"))
-    return what, known
-
-
 def test_a_rate_is_the_one_that_was_best_on_validation(controlled):
-    what, known = controlled
+    what, known, _ = controlled
     for arm in ("kd-sgd-tuned", "labels-adam-tuned", "twin-evaluations"):
         cell = named(what, arm, seed=1)
         assert cell.tuned
@@ -44,7 +38,7 @@ def test_the_lower_of_two_equal_rates_is_taken(tmp_path):
 
 
 def test_a_twin_is_sized_by_what_its_student_measured(controlled):
-    what, known = controlled
+    what, known, _ = controlled
     blocks = {way: known.member(named(what, f"twin-{way}")).model.blocks for way in ("evaluations", "parameters", "macs")}
     assert blocks == {"evaluations": 12, "parameters": 4, "macs": 4}
     for way, count in blocks.items():
@@ -63,7 +57,7 @@ def test_twins_are_equal_in_what_they_say():
 
 
 def test_a_twin_is_sized_by_and_compared_with_the_student_whose_rate_is_tuned(controlled):
-    what, known = controlled
+    what, known, _ = controlled
     for way in ("evaluations", "parameters", "macs"):
         cell = named(what, f"twin-{way}", seed=1)
         assert (cell.twin_of.name, cell.twin_of.seed) == (cell.compared, 1) == ("kd-sgd-tuned", 1)

@@ -5,17 +5,10 @@ from collections import Counter
 import pytest
 
 import fake_runs
-from fake_grids import all_controls, asked, nothing, worked
+from fake_grids import asked, nothing, worked
 from nodestill.errors import TimeUp
-from nodestill.reproduction.known import Known
-from nodestill.reproduction.reproduce import Asked
 from nodestill.reproduction.schedule import Happened, News, Standing, standing, work_through
 from nodestill.reproduction.work import Work
-
-
-@pytest.fixture(scope="module")
-def controlled(tmp_path_factory) -> tuple[Asked, Known, fake_runs.FakeHands]:
-    return all_controls(tmp_path_factory.mktemp("store"))
 
 
 def test_everything_is_done_once_each_after_its_teacher(controlled):

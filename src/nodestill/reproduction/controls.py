@@ -38,13 +38,22 @@ def arms(grid: Grid) -> list[Cell]:
     found = []
     for taught in (True, False):
         for optimizer in _OPTIMIZERS:
-            small = grid.scale.shrunk
-            usual = PAPERS_RATE if small is None else small.sgd_rate if optimizer is Optimizer.SGD else small.adam_rate
-            first = _arm(replace(grid, seed=0), taught, optimizer, usual, "tuned")
-            found += [_arm(grid, taught, optimizer, usual, "scale"), _arm(grid, taught, optimizer, PAPERS_RATE, "paper")]
-            tried = _tried(first, _arm_about(taught, optimizer), _rates(grid, optimizer))
-            found.append(replace(_arm(grid, taught, optimizer, usual, "tuned"), tuned=tried))
+            found.append(_arm(grid, taught, optimizer, _usual(grid, optimizer), "scale"))
+            found.append(_arm(grid, taught, optimizer, PAPERS_RATE, "paper"))
+            found.append(_tuned_arm(grid, taught, optimizer))
     return found
+
+
+def _tuned_arm(grid: Grid, taught: bool, optimizer: Optimizer) -> Cell:
+    usual, rates = _usual(grid, optimizer), _rates(grid, optimizer)
+    first = _arm(replace(grid, seed=0), taught, optimizer, usual, "tuned")
+    tried = _tried(first, _arm_about(taught, optimizer), rates)
+    return replace(_arm(grid, taught, optimizer, usual, "tuned"), tuned=tried)
+
+
+def _usual(grid: Grid, optimizer: Optimizer) -> float:
+    small = grid.scale.shrunk
+    return PAPERS_RATE if small is None else small.sgd_rate if optimizer is Optimizer.SGD else small.adam_rate
 
 
 def _rates(grid: Grid, optimizer: Optimizer) -> tuple[float, ...]:
@@ -173,7 +182,7 @@ def _twins(grid: Grid) -> list[Cell]:
 
 
 def _twin(grid: Grid, way: Matched) -> Cell:
-    tuned = next(cell for cell in arms(grid) if cell.name == arm_name(True, Optimizer.SGD, "tuned"))
+    tuned = _tuned_arm(grid, True, Optimizer.SGD)
     like = _changed(tuned, f"twin-{way}", f"{_WAYS[way]}, {_RATES['tuned']}", _student(tuned))
     return replace(like, tuned=(), twin_of=tuned, matched=way)
 

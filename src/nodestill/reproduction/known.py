@@ -15,15 +15,35 @@ _FEW_BLOCKS = 4  # of the twins that are equal in parameters or MACs: sixteen co
 
 @dataclass(frozen=True)
 class Known:
-    """What decides the settings of cells: the data, and what is measured in a store so far."""
+    """What decides the settings of cells: the data, and what is measured in a store so far.
+
+    Args:
+        dataset: Which images.
+        identity: Which copy of them.
+        counts: How many.
+        store: Where models are kept.
+        seen: Members by name and seed of their cells, of one look at the store (`at_once`); None to look anew at each call.
+    """
 
     dataset: Dataset
     identity: DataIdentity
     counts: ImageCounts
     store: Store
+    seen: dict[tuple[str, int], Member | None] | None = None
+
+    def at_once(self) -> "Known":
+        """Return the same, but every cell is looked up once only: many settings hang on the same measurements."""
+        return replace(self, seen={})
 
     def member(self, cell: Cell) -> Member | None:
         """Return the member of a cell, or None if it waits for what another one measures."""
+        if self.seen is None:
+            return self.at_once().member(cell)
+        if (cell.name, cell.seed) not in self.seen:
+            self.seen[cell.name, cell.seed] = self._member(cell)
+        return self.seen[cell.name, cell.seed]
+
+    def _member(self, cell: Cell) -> Member | None:
         teacher = None if cell.teacher is None else self.member(cell.teacher)
         model = self._model(cell)
         if model is None or (cell.teacher is not None and teacher is None):

@@ -74,6 +74,7 @@ class Standing:
 
 def standing(cells: Sequence[Cell], known: Known, scale: Scale) -> Standing:
     """Return how far a grid is, from the store."""
+    known = known.at_once()
     found = works(cells, known, scale.scored_images, scale.monitor_images)
     left = unfinished(found, known)
     waiting = tuple(cell for cell in with_needs(cells) if known.member(cell) is None and not known.is_hopeless(cell))
