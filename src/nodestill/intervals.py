@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 
-def wilson_interval(successes: int, count: int, z: float = 1.96) -> tuple[float, float]:
+def wilson_interval(successes: float | int, count: int, z: float = 1.96) -> tuple[float, float]:
     """Return the Wilson score interval of a share, each end in [0, 1].
 
     Args:
-        successes: Number of hits, 0 ... count.
+        successes: Number of hits, 0 ... count; a mean of several such numbers need not be whole.
         count: Number of trials; 0 gives (0, 1).
         z: Quantile of the normal distribution; 1.96 gives 95 %.
 
@@ -62,7 +62,7 @@ def deviation(values: Sequence[float]) -> float:
     return (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
 
 
-def weighted_interval(parts: Sequence[tuple[float, tuple[int, int]]], z: float = 1.96) -> tuple[float, float]:
+def weighted_interval(parts: Sequence[tuple[float, tuple[float | int, int]]], z: float = 1.96) -> tuple[float, float]:
     """Return the interval of a weighted sum of shares, as if each were of images of its own.
 
     The distances from the shares to the ends of their Wilson intervals add up as squares. Of one share minus another it is

@@ -17,7 +17,8 @@ from nodestill.intervals import deviation, student_quantile, weighted_interval
 from nodestill.report.formats import NOTHING
 from nodestill.reproduction.grid_records import GridCell, GridRecords
 
-Measured = Callable[[RunRecords], tuple[int, int] | None]  # hits and trials, if it was measured
+Hits = tuple[float | int, int]  # hits and trials; a mean of several numbers of hits need not be whole
+Measured = Callable[[RunRecords], Hits | None]  # none if it was not measured
 _ATTACKS = ("pgd", "mi-fgsm")  # the paper's
 
 
@@ -67,7 +68,7 @@ def clean(run: RunRecords) -> tuple[int, int]:
 def attacked(attack: str, eps_255: int, first: int | None = None) -> Measured:
     """Return what reads how many images are right under an attack at a radius, of the first so many or of all attacked."""
 
-    def measured(run: RunRecords) -> tuple[int, int] | None:
+    def measured(run: RunRecords) -> Hits | None:
         rows = [row for row in run.robustness if row["attack"] == attack and row["eps_255"] == eps_255]
         return _right(rows[0], first) if rows else None
 
@@ -77,12 +78,12 @@ def attacked(attack: str, eps_255: int, first: int | None = None) -> Measured:
 def mean_under_attack(first: int | None = None) -> Measured:
     """Return what reads the mean accuracy over all radii above zero and the paper's attacks, as hits of the attacked images."""
 
-    def measured(run: RunRecords) -> tuple[int, int] | None:
+    def measured(run: RunRecords) -> Hits | None:
         rows = [_right(row, first) for row in run.robustness if (row["attack"], row["eps_255"]) in _places(run)]
         known = [row for row in rows if row is not None]
         if not known or len(known) < len(rows):
             return None
-        return round(sum(right for right, _ in known) / len(known)), known[0][1]
+        return sum(right for right, _ in known) / len(known), known[0][1]
 
     return measured
 
@@ -99,7 +100,7 @@ def _right(row: Mapping[str, Any], first: int | None) -> tuple[int, int] | None:
     return (sum(from_hex(row["which"], first)), first) if row.get("which") and first < row["images"] else None
 
 
-def hits_of(records: GridRecords, name: str, measured: Measured = clean) -> dict[int, tuple[int, int]]:
+def hits_of(records: GridRecords, name: str, measured: Measured = clean) -> dict[int, Hits]:
     """Return hits and trials of a cell by seed, of the seeds that are measured."""
     found = {seed: measured(cell.run) for seed, cell in records.named(name).items() if cell.run is not None}
     return {seed: hits for seed, hits in found.items() if hits is not None}
@@ -131,7 +132,7 @@ def difference_under_attack(records: GridRecords, one: str, other: str, read: Ca
     counts = [row["images"] for run in runs for row in run.robustness]
     whole = set().union(*(_places(run) for run in runs))
 
-    def measured(run: RunRecords) -> tuple[int, int] | None:
+    def measured(run: RunRecords) -> Hits | None:
         return read(min(counts))(run) if _places(run) == whole else None
 
     return difference(records, one, other, measured) if counts else None
@@ -160,10 +161,10 @@ def combined(
     return Spread(mean, *ends, deviation(values) if len(values) > 1 else None, len(values))
 
 
-def _as_one(hits: Mapping[int, tuple[int, int]], seeds: list[int]) -> tuple[int, int]:
+def _as_one(hits: Mapping[int, Hits], seeds: list[int]) -> Hits:
     """Return the mean over seeds as hits of one set of images: all seeds are tested on the same."""
     count = min(hits[seed][1] for seed in seeds)
-    return round(count * sum(hits[seed][0] / hits[seed][1] for seed in seeds) / len(seeds)), count
+    return count * sum(hits[seed][0] / hits[seed][1] for seed in seeds) / len(seeds), count
 
 
 def reach_of_seeds(records: GridRecords, measured: Measured = clean, confidence: float = 0.95) -> float:
