@@ -234,10 +234,6 @@ def test_a_whitening_layer_learns_from_the_training_images_and_is_kept(tmp_path)
     torch.testing.assert_close(layer.weight, expected.weight.detach())
 
 
-def test_the_device_is_a_torch_device():
-    assert device_of("cpu") == torch.device("cpu")
-
-
 @pytest.mark.slow  # two processes are started three times
 def test_a_training_in_two_processes_is_stopped_by_its_watcher_and_goes_on(tmp_path):
     member = tiny.teacher(replace(tiny.MUON, epochs=100), width=2)  # so many that it lasts while its processes are ended

@@ -47,7 +47,12 @@ def _fit_watched(fabric: Any, watch: Watch, asked: MemberTraining) -> None:
 
 
 def device_of(accelerator: str) -> torch.device:
-    """Return the device that Fabric chooses for an accelerator, for work in one process."""
+    """Return the device that Fabric chooses for an accelerator, for work in one process.
+
+    Where that can only be the CPU, Lightning is not asked: its import takes seconds.
+    """
+    if accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available()):
+        return torch.device("cpu")
     return fabric_for(accelerator).device
 
 

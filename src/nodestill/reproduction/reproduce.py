@@ -107,9 +107,9 @@ def known_of(asked: Asked, store: Store, data_root: Path | None) -> Known:
 
 def take_over_rows(asked: Asked, known: Known, kept: Path) -> list[str]:
     """Take over kept rows of the grid, as long as they make more cells known, and return the run folders taken."""
-    taken: list[str] = []
+    cells, taken = asked.all_cells(), list[str]()
     while True:
-        now = standing(asked.all_cells(), known, asked.scale)
+        now = standing(cells, known, asked.scale)
         more = take_over(kept / asked.name, known.store, [name for name in now.left if name not in taken])
         if not more:
             return taken
