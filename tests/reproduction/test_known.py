@@ -6,6 +6,7 @@ import pytest
 
 import fake_runs
 from fake_grids import asked, named, worked
+from nodestill.experiments.members import build_model
 from nodestill.experiments.store import DIVERGED
 from nodestill.reproduction import asked_reproduction
 from nodestill.reproduction.grid_records import read_grid
@@ -40,7 +41,7 @@ def test_the_lower_of_two_equal_rates_is_taken(tmp_path):
 def test_a_twin_is_sized_by_what_its_student_measured(controlled):
     what, known, _ = controlled
     blocks = {way: known.member(named(what, f"twin-{way}")).model.blocks for way in ("evaluations", "parameters", "macs")}
-    assert blocks == {"evaluations": 12, "parameters": 4, "macs": 4}
+    assert blocks == {"evaluations": 12, "parameters": 1, "macs": 4}
     for way, count in blocks.items():
         tried = named(what, f"twin-{way}").tuned
         assert {known.member(one).model.blocks for one in tried} == {count}
@@ -50,10 +51,16 @@ def test_twins_are_equal_in_what_they_say():
     student = replace(named(asked_reproduction("controls", "cifar10", "cpu", 1), "twin-macs").model, channels=64)
     for evaluations in (9.6, 20.0, 31.0):
         sizes = {way: twin(student, way, evaluations) for way in ("evaluations", "parameters", "macs")}
-        weights = {way: one.blocks * one.channels**2 for way, one in sizes.items()}  # of the convolutions, over 9 and layers
         assert sizes["evaluations"].blocks == round(evaluations)
-        assert weights["parameters"] == student.channels**2
-        assert weights["macs"] == pytest.approx(round(evaluations) * student.channels**2, rel=0.05)
+        assert {sizes[way].channels for way in ("evaluations", "parameters")} == {student.channels}  # so is the stem
+        weights = sizes["macs"].blocks * sizes["macs"].channels ** 2  # of the convolutions, over 9 and layers
+        assert weights == pytest.approx(round(evaluations) * student.channels**2, rel=0.05)
+
+
+def test_the_twin_of_as_many_parameters_has_exactly_those_of_the_neural_ode():
+    student = named(asked_reproduction("controls", "cifar10", "cpu", 1), "twin-parameters").model
+    node, alike = (build_model(recipe, 0, 10).state_dict() for recipe in (student, twin(student, "parameters", 20.0)))
+    assert sorted(value.shape for value in alike.values()) == sorted(value.shape for value in node.values())
 
 
 def test_a_twin_is_sized_by_and_compared_with_the_student_whose_rate_is_tuned(controlled):

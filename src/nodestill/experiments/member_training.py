@@ -11,7 +11,18 @@ from nodestill.experiments.store import RunFolder, Store
 
 @dataclass(frozen=True)
 class MemberTraining:
-    """The training of one member."""
+    """The training of one member.
+
+    Args:
+        member: The model.
+        teacher: Who teaches it.
+        store: Where both are kept.
+        train_set: What it is fitted on.
+        test_set: What it is scored on.
+        monitor_images: Of the latter, how many are evaluated after each epoch.
+        watch: Told of every step.
+        keeps_lessons: Whether what the teacher says is kept for other students that see the same views; in one process only.
+    """
 
     member: Member
     teacher: Member | None
@@ -20,6 +31,7 @@ class MemberTraining:
     test_set: ImageSet
     monitor_images: int
     watch: Watch = silent
+    keeps_lessons: bool = False
 
     @property
     def folder(self) -> RunFolder:

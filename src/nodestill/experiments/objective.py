@@ -7,11 +7,12 @@ from torch import nn
 
 from nodestill.data import Batch
 from nodestill.experiments.inner_attack import inner_attack
+from nodestill.experiments.kept_lessons import kept
 from nodestill.experiments.loaded import load_run
 from nodestill.experiments.member_training import MemberTraining
 from nodestill.experiments.model_recipes import Distillation, DistillationObjective, StudentRecipe, TeacherRecipe
 from nodestill.training import Objective, StepLoss, distillation_loss, supervised
-from nodestill.training.lessons import live, once, taught
+from nodestill.training.lessons import Lesson, live, once, taught
 from nodestill.training.matching import logit_loss, mean_loss
 from nodestill.training.robust_objectives import adversarially_supervised, ard, rslad
 
@@ -31,7 +32,7 @@ def _taught(
     wrapped: nn.Module, model: nn.Module, teacher: nn.Module, asked: MemberTraining, settings: Distillation
 ) -> Objective:
     plan, temperature, weight = asked.member.training, settings.temperature, settings.kd_weight
-    lesson = once(teacher, asked.train_set, mirrored=plan.augment.flip) if settings.once else live(teacher)
+    lesson = once(teacher, asked.train_set, mirrored=plan.augment.flip) if settings.once else _asked_always(teacher, asked)
     perturb, smoothing = inner_attack(model, settings.adversarial, asked.member.seed), plan.label_smoothing
     match settings.objective:
         case DistillationObjective.ARD:
@@ -48,6 +49,11 @@ def _taught(
                 double_softmax=plan.double_softmax,
                 loss=_at_clean_images(settings.objective),
             )
+
+
+def _asked_always(teacher: nn.Module, asked: MemberTraining) -> Lesson:
+    lesson, folder = live(teacher), asked.teacher and asked.store.folder(asked.teacher.folder)
+    return kept(lesson, folder, asked) if folder and asked.keeps_lessons else lesson
 
 
 def _at_clean_images(objective: DistillationObjective) -> Callable[..., StepLoss]:

@@ -99,7 +99,7 @@ class RunFolder:
 
     def save_weights(self, model: nn.Module) -> None:
         """Write the parameters and buffers of a model."""
-        self._save_tensors("weights.safetensors", model.state_dict())
+        self.save_tensors("weights.safetensors", model.state_dict())
 
     def load_weights(self, model: nn.Module) -> None:
         """Fill a model with the weights of this folder.
@@ -107,7 +107,7 @@ class RunFolder:
         Raises:
             DataError: If they are missing, damaged, or of another model.
         """
-        tensors, path = self._load_tensors("weights.safetensors"), self.path / "weights.safetensors"
+        tensors, path = self.load_tensors("weights.safetensors"), self.path / "weights.safetensors"
         try:
             model.load_state_dict(tensors)
         except RuntimeError as error:
@@ -119,7 +119,7 @@ class RunFolder:
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
         for key, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{key}.{name}": torch.as_tensor(v) for name, v in state.items() if v is not None}
-        self._save_tensors("state.safetensors", tensors, {"epochs_done": str(epochs_done)})
+        self.save_tensors("state.safetensors", tensors, {"epochs_done": str(epochs_done)})
 
     def load_state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
         """Fill model and optimiser with what was saved and return the epochs done; 0 if nothing was.
@@ -130,7 +130,7 @@ class RunFolder:
         path = self.path / "state.safetensors"
         if not path.exists():
             return 0
-        tensors = self._load_tensors(path.name)
+        tensors = self.load_tensors(path.name)
         try:
             done = int(self._metadata(path.name)["epochs_done"])
             model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
@@ -141,12 +141,14 @@ class RunFolder:
             raise DataError(f"{path} does not fit its recipe ({reason}). Remove {self.path} and run again.") from None
         return done
 
-    def _save_tensors(self, name: str, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    def save_tensors(self, name: str, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+        """Write named tensors."""
         from safetensors.torch import save
 
         self.write_bytes(name, save({key: value.detach().contiguous() for key, value in tensors.items()}, metadata))
 
-    def _load_tensors(self, name: str) -> dict[str, Tensor]:
+    def load_tensors(self, name: str) -> dict[str, Tensor]:
+        """Return the tensors of a file; raises `DataError` if it is missing or damaged."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 

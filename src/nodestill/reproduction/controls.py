@@ -145,14 +145,14 @@ def _ways_to_teach(grid: Grid) -> list[Cell]:
         _changed(best, "logit-mse", "squared logit differences in place of the KL", replace(student, distillation=squares)),
         _changed(best, "once", "teacher asked once per image", replace(student, distillation=replace(distillation, once=True))),
         *([reference] if reference else []),
-        replace(_changed(best, "kd-reference", "taught by a teacher of reference quality", student), teacher=reference),
+        replace(_changed(best, "kd-reference", "taught by a teacher of the reference recipe", student), teacher=reference),
     ]
 
 
 def _reference_teacher(teacher: Cell) -> Cell:
     """Return the same network trained as reference ResNets are: Nesterov momentum, weight decay 5e-4, a linear rate."""
     plan = replace(teacher.model.training, lr=0.1, weight_decay=5e-4, schedule=Schedule.TRIANGLE, milestones=(0.2,))
-    named = replace(teacher, name=f"{teacher.name}-reference", about=f"{teacher.about} of reference quality", parts=_HERE)
+    named = replace(teacher, name=f"{teacher.name}-reference", about=f"{teacher.about} by the reference recipe", parts=_HERE)
     return replace(named, model=_with(teacher.model, plan), attack=None, paper=None, compared=teacher.name)
 
 
@@ -188,9 +188,9 @@ def _twin(grid: Grid, way: Matched) -> Cell:
 
 
 _WAYS: dict[Matched, str] = {
-    "evaluations": "discrete twin, equal in evaluations of f and in MACs",
-    "parameters": "discrete twin, equal in parameters",
-    "macs": "discrete twin, equal in MACs (four wide blocks)",
+    "evaluations": "discrete twin, equal in evaluations of f and in MACs (a block for each)",
+    "parameters": "discrete twin, equal in parameters (one block)",
+    "macs": "discrete twin, equal in MACs (four wide blocks, a stem as wide)",
 }
 
 

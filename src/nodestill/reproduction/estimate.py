@@ -3,6 +3,7 @@
 A training step of the smallest teacher and one of NODE(1) are timed on random images. All else is counted in
 multiply-accumulates: epochs, teachers, evaluations, attacks. Evaluations of f are those of random weights, since those of
 trained ones are not known before; where models of the grid are finished on this machine, their times correct the estimate.
+Teachers are counted as if no lesson of theirs were kept.
 """
 
 import time

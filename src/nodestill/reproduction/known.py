@@ -10,7 +10,7 @@ from nodestill.experiments.model_recipes import StudentRecipe
 from nodestill.experiments.store import Store
 from nodestill.reproduction.grid import Cell, Matched
 
-_FEW_BLOCKS = 4  # of the twins that are equal in parameters or MACs: sixteen convolutions at the paper's four layers
+_FEW_BLOCKS = 4  # of the twin that is equal in MACs by its width: sixteen convolutions at the paper's four layers
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,11 @@ class Known:
 def twin(student: StudentRecipe, matched: Matched, evaluations: float) -> StudentRecipe:
     """Return the discrete twin of a student that is equal to it in one count.
 
-    evaluations: as many blocks of the same width, which makes the MACs equal too, and the parameters of f as many times more.
-    parameters: four blocks of half the width, so that their convolutions have as many weights as f.
-    macs: four blocks, so wide that they cost what all evaluations cost.
+    evaluations: as many blocks, each with weights of its own, which makes the MACs equal too.
+    parameters: one block, which is f itself, added once.
+    macs: four blocks, so wide that they cost what all evaluations cost; stem and head become as wide as they.
+
+    The first two have the student's own stem and head.
 
     Args:
         student: The Neural ODE.
@@ -101,5 +103,7 @@ def twin(student: StudentRecipe, matched: Matched, evaluations: float) -> Studen
     count = max(1, round(evaluations))
     if matched == "evaluations":
         return replace(student, twin=True, blocks=count)
-    factor = _FEW_BLOCKS**-0.5 if matched == "parameters" else (count / _FEW_BLOCKS) ** 0.5
-    return replace(student, twin=True, blocks=_FEW_BLOCKS, channels=max(1, round(factor * student.channels)))
+    if matched == "parameters":
+        return replace(student, twin=True, blocks=1)
+    width = max(1, round((count / _FEW_BLOCKS) ** 0.5 * student.channels))
+    return replace(student, twin=True, blocks=_FEW_BLOCKS, channels=width)

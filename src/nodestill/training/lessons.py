@@ -1,12 +1,13 @@
 """What a teacher says of a batch: asked on the view that the student sees, or once for each image and looked up from then on.
 
-An objective is handed a `Lesson`, a function from a batch to the teacher's logits, and does not know which of the two it is.
+An objective is handed a `Lesson`, a function from a batch to the teacher's logits, and does not know which of them it is.
 """
 
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from jaxtyping import Int64
+from torch import Tensor, nn
 
 from nodestill.data import Batch, ImageSet, eval_batches
 from nodestill.shapes import Images, Logits
@@ -56,6 +57,46 @@ def once(teacher: nn.Module, data: ImageSet, *, mirrored: bool = False, batch_si
     with torch.no_grad():
         said = torch.cat([_logits(teacher, batch.images, mirrored) for batch in eval_batches(data, batch_size)])
     return lambda batch: said[batch.index]
+
+
+class Remembered:
+    """A lesson that is asked once for every view, by whichever student sees it first: what was said of an epoch is kept.
+
+    A view is a function of (seed, image, epoch) alone, so what a teacher said of it holds for every student of the same seed
+    and augmentation. An epoch that is not kept is asked as ever, and kept as soon as all its images were.
+
+    Args:
+        lesson: What is asked, as `live`.
+        images: How many there are; `Batch.index` counts below it, and every image comes once in an epoch.
+        load: Returns what is kept of an epoch (`Batch.view`), on the device of the images, or None.
+        save: Keeps what was said of an epoch, in the order of the images.
+    """
+
+    def __init__(
+        self, lesson: Lesson, images: int, load: Callable[[int], Logits | None], save: Callable[[int, Logits], None]
+    ) -> None:
+        self._lesson, self._images, self._load, self._save = lesson, images, load, save
+        self._epoch = -1
+        self._kept: Logits | None = None
+        self._heard: Logits | None = None
+
+    def __call__(self, batch: Batch) -> Logits:
+        """Return what the teacher says, or said, of a batch."""
+        epoch = int(batch.view[0])
+        if epoch != self._epoch:
+            self._epoch, self._kept, self._heard = epoch, self._load(epoch), None
+        if self._kept is not None:
+            return self._kept[batch.index]
+        logits = self._lesson(batch)
+        self._hear(batch.index, logits)
+        return logits
+
+    def _hear(self, index: Int64[Tensor, " batch"], logits: Logits) -> None:
+        if self._heard is None:
+            self._heard = logits.new_full((self._images, logits.shape[1]), torch.nan)
+        self._heard[index] = logits
+        if not self._heard.isnan().any():
+            self._save(self._epoch, self._heard)
 
 
 def _logits(teacher: nn.Module, images: Images, mirrored: bool) -> Logits:
