@@ -141,7 +141,7 @@ class Grid:
             replace(recipe.student, distillation=None, training=recipe.undistilled),
             self.seed,
             attack=recipe.robustness,
-            scored=t1 == 1,
+            scored=True,
             repeated=t1 == 1,
             paper=PAPER_UNDISTILLED[self.dataset].get(t1),
         )
@@ -178,6 +178,7 @@ class Grid:
             self.seed,
             self.teacher(depth),
             attack=recipe.robustness,
+            scored=True,
             compared=BY_ADAM,
         )
 
