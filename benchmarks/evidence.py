@@ -43,12 +43,11 @@ random weights, batch 128, one thread, everything interleaved in one process. Sp
 10⁻³ with backpropagation and f as it is usually written. bosh3 runs at 2·10⁻³ and 3·10⁻³: what has to be equal is the error of
 the result; "compiled" is `Solver(compiled=True)`. At horizon 100 the last layer of f is small, without a norm smaller still, or
 y overflows. Not measured: a GPU.
-The aims, and what was reached:
+The aims, and what was reached. {targets}
 
-{targets}
-
-All rows. Errors are relative to a float64 reference; "over bare" is the time over that of the bare convolutions of as many
-evaluations; megabytes are the growth of the process in a training step.
+All rows; behind a speed, what it would be by the slowest and by the quickest round. Errors are relative to a float64
+reference; "over bare" is the time over that of the bare convolutions of as many evaluations; megabytes are the growth of the
+process in a training step.
 
 {speed}
 

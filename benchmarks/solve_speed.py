@@ -199,11 +199,25 @@ def table(rows: list[dict]) -> str:
         some = [row for row in rows if tuple(row[k] for k in SETTINGS) == key]
         lines = [["Contender", *(name.replace("_", " ") for name in COLUMNS)], ["---", *["---:"] * len(COLUMNS)]]
         for row in some:
-            lines.append([row["contender"], *[format(row[k], how) if row.get(k) else "–" for k, how in COLUMNS.items()]])
+            lines.append([row["contender"], *[_cell(row, some[0], name, how) for name, how in COLUMNS.items()]])
         channels, horizon, norm, batch, threads = key
         title = f"C = {channels}, horizon {horizon:g}, norm {norm}, batch {batch}, {threads} thread(s)"
-        parts.append(f"**{title}**, {min(row['rounds'] for row in some)} rounds or more\n\n{markdown(lines)}")
+        about = f"{min(row['rounds'] for row in some)} rounds or more; doubt of the reference: "
+        about += "state {:.1e}, gradients {:.1e}".format(*some[0]["doubt"])
+        parts.append(f"**{title}**, {about}\n\n{markdown(lines)}")
     return "\n\n".join(parts)
+
+
+def _cell(row: dict, rival: dict, name: str, how: str) -> str:
+    """Return a figure of a row; a speed with what the slowest and the quickest round would make of it."""
+    if not row.get(name):
+        return "–"
+    if not name.endswith("_speed"):
+        return format(row[name], how)
+    part = name.removesuffix("_speed")
+    quickest, slowest = row[f"{part}_range"]
+    low, high = (rival[f"{part}_seconds"] / found for found in (slowest, quickest))
+    return f"{row[name]:{how}} ({low:.2f}–{high:.2f})"
 
 
 def main() -> None:
