@@ -105,8 +105,8 @@ def _counted(found: list[list["Found"]]) -> str:
     within = sum(at_its.reached and at_its.doubtful for at_its, _, _ in found)
     larger = sum(any(one.reached for one in others) for at_its, *others in found if not at_its.reached)
     return (
-        f"Of {len(found)} aims {sure} are met for certain at an error no larger than torchdiffeq's, {within} more within the doubt\n"
-        f"of the reference (≈), {larger} at a larger error only, {len(found) - sure - within - larger} at none."
+        f"Of {len(found)} aims {sure} are met for certain at an error no larger than torchdiffeq's, {within} more within the\n"
+        f"doubt of the reference (≈), {larger} at a larger error only, {len(found) - sure - within - larger} at none."
     )
 
 
