@@ -1,6 +1,10 @@
 """The command `reproduce`: what it says before it starts, and every mistake in one sentence; slow: the whole grid on digits."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -127,3 +131,32 @@ def test_the_whole_grid_on_digits(tmp_path, capsys):
     before = len(list(tmp_path.glob("*/DONE")))
     assert called(capsys, *arguments)[0] == 0
     assert len(list(tmp_path.glob("*/DONE"))) == before
+
+
+def numbers(root: Path) -> dict[str, tuple[bytes, dict, list[dict]]]:
+    """Weights, clean accuracy and attacked rows of every finished model, without what a clock says."""
+    found = {}
+    for folder in (path.parent for path in root.glob("*/DONE")):
+        clean = json.loads((folder / "evaluation.json").read_text())["clean"]
+        lines = (folder / "robustness.jsonl").read_text().splitlines() if (folder / "robustness.jsonl").exists() else []
+        rows = [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+        found[folder.name] = ((folder / "weights.safetensors").read_bytes(), clean, rows)
+    return found
+
+
+@pytest.mark.slow  # a part of a grid, twice
+def test_a_grid_whose_every_process_is_killed_goes_on_to_the_same_numbers(tmp_path):
+    def command(store: str) -> list[str]:
+        return [sys.executable, "-m", "nodestill", "reproduce", "figure1", "--scale", "smoke", "--jobs", "2", "--store", store]
+
+    subprocess.run(command("whole"), cwd=tmp_path, check=True, capture_output=True)
+    with subprocess.Popen(command("broken"), cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL) as broken:
+        while len(list((tmp_path / "broken").glob("*/DONE"))) < 3 and broken.poll() is None:
+            time.sleep(0.05)
+        os.killpg(broken.pid, signal.SIGKILL)
+    finished = numbers(tmp_path / "broken")
+    assert 3 <= len(finished) < len(numbers(tmp_path / "whole"))
+    again = {name: (tmp_path / "broken" / name / "weights.safetensors").stat().st_mtime_ns for name in finished}
+    subprocess.run(command("broken"), cwd=tmp_path, check=True, capture_output=True)
+    assert numbers(tmp_path / "broken") == numbers(tmp_path / "whole")
+    assert again == {name: (tmp_path / "broken" / name / "weights.safetensors").stat().st_mtime_ns for name in finished}
