@@ -11,7 +11,7 @@ import pytest
 import nodestill
 
 SOURCE = Path(nodestill.__file__).parent
-EVERYONE = {"errors", "shapes", "precision", "intervals", "flags", "whole_files"}
+EVERYONE = {"errors", "shapes", "precision", "intervals", "flags", "whole_files", "first_derivative"}
 ALLOWED = {
     "errors": set(),
     "shapes": set(),
@@ -19,6 +19,7 @@ ALLOWED = {
     "intervals": set(),
     "flags": set(),
     "whole_files": set(),
+    "first_derivative": set(),
     "ode": set(),
     "data": set(),
     "models": {"ode"},

@@ -40,6 +40,14 @@ def test_gradcheck(generator):
     assert torch.autograd.gradcheck(lambda *parts: group_norm_at_time(*parts, groups=2), inputs)
 
 
+def test_a_second_derivative_is_refused(generator):
+    inputs = make(generator, torch.float64, (2, 4, 2, 3))
+    loss = group_norm_at_time(*inputs, groups=2, relu=True).sum()
+    with pytest.raises(InputError, match="second derivative"):
+        torch.autograd.grad(loss, inputs[0], create_graph=True)
+    assert torch.autograd.grad(loss, inputs[0])[0].abs().max() > 0
+
+
 def test_bfloat16_is_within_its_rounding_of_the_exact_result(generator):
     wide = [part.detach() for part in make(generator, torch.float32)]
     z = wide[0].bfloat16()

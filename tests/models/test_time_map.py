@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from nodestill.errors import InputError
 from nodestill.models.time_map import add_time_, time_maps
 
 
@@ -40,6 +41,16 @@ def test_gradcheck(generator):
         for shape in ((2, 3, 2, 2), (2, 1, 1, 1), (1, 3, 2, 2))
     )
     assert torch.autograd.gradcheck(lambda z, s, m: add_time_(z.clone(), s, m, relu=False), (z, share, time_map))
+
+
+def test_a_second_derivative_is_refused(generator):
+    z, share, time_map = (
+        torch.randn(shape, generator=generator).requires_grad_() for shape in ((2, 3, 2, 2), (2, 1, 1, 1), (1, 3, 2, 2))
+    )
+    loss = add_time_(z.clone(), share, time_map, relu=True).sum()
+    with pytest.raises(InputError, match="second derivative"):
+        torch.autograd.grad(loss, z, create_graph=True)
+    assert torch.autograd.grad(loss, z)[0].unique().tolist() == [0.0, 1.0]
 
 
 def test_maps_are_the_answer_to_ones(generator):

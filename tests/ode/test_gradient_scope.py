@@ -13,6 +13,9 @@ from ode_oracles import EXACT_MODES, Field, Net, everything, gradients, spread
 MODES = pytest.mark.parametrize("mode", EXACT_MODES, ids=lambda mode: mode.value)
 
 ALL_SOLVERS = [*[Solver(gradient=mode) for mode in GradientMode], Solver(Method.REVERSIBLE, steps=5)]
+EVERY_SOLVER = pytest.mark.parametrize(
+    "solver", ALL_SOLVERS, ids=lambda solver: f"{solver.method.value}-{solver.gradient.value}"
+)
 
 
 class Metered(torch.autograd.Function):
@@ -53,7 +56,7 @@ def test_weight_gradients_are_made_only_when_asked_for(mode):
         assert len(Metered.asked) >= 6
 
 
-@pytest.mark.parametrize("solver", ALL_SOLVERS, ids=lambda solver: f"{solver.method.value}-{solver.gradient.value}")
+@EVERY_SOLVER
 def test_weights_that_could_have_a_gradient_cost_nothing_where_only_the_states_is_asked_for(solver, monkeypatch):
     """`pull_back_slope` is where every mode differentiates f: it must not be handed weights that nobody asked about."""
     asked = []
@@ -82,7 +85,7 @@ def test_weights_that_could_have_a_gradient_cost_nothing_where_only_the_states_i
     assert f.first.weight.grad is None
 
 
-@pytest.mark.parametrize("solver", ALL_SOLVERS, ids=lambda solver: f"{solver.method.value}-{solver.gradient.value}")
+@EVERY_SOLVER
 def test_the_callers_autocast_does_not_reach_the_backward_pass(solver):
     f, y0 = Net(dtype=torch.float32), spread(dtype=torch.float32).requires_grad_()
     found = []
@@ -92,6 +95,18 @@ def test_the_callers_autocast_does_not_reach_the_backward_pass(solver):
             found.append(torch.autograd.grad(y1, [y0, *f.parameters()]))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@EVERY_SOLVER
+def test_a_second_derivative_is_refused(solver):
+    """A sum hands a constant gradient back, so that a penalty on the gradient would train nothing."""
+    f, y0 = Net(), spread().requires_grad_()
+    loss = solve(f, y0, 0.0, 1.0, solver).y1.sum()
+    (plain,) = torch.autograd.grad(loss, y0, retain_graph=True)
+    with pytest.raises(InputError, match=r"create_graph=True.*first derivatives only.*Leave out"):
+        torch.autograd.grad(loss, y0, create_graph=True)
+    loss.backward()
+    torch.testing.assert_close(y0.grad, plain, rtol=1e-12, atol=1e-12)
 
 
 @MODES

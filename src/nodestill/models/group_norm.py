@@ -3,7 +3,7 @@
 It equals `F.group_norm(z + s * m, ...)` followed by `F.relu`. PyTorch's own kernel takes five times as long as a whole
 convolution for bfloat16 channels-last pictures on a CPU. Here the arithmetic is float32 (float64 for float64) in a few
 passes over contiguous memory, and what is kept for the backward pass has the dtype of z. Passes write in place and one
-cheap pass is repeated rather than kept, because fresh memory costs more than the arithmetic. No second derivative.
+cheap pass is repeated rather than kept, because fresh memory costs more than the arithmetic. A second derivative is refused.
 """
 
 from typing import Any, NamedTuple
@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from nodestill.errors import InputError
+from nodestill.first_derivative import first_derivative_only
 from nodestill.models.time_map import Map, Share, State, gradient_of_map, gradient_of_share
 
 Weight = Float[Tensor, " channels"]
@@ -83,7 +83,7 @@ class _GroupNorm(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: State) -> tuple[Tensor | None, ...]:
         z, share, time_map, weight, mean, rstd, *y = ctx.saved_tensors
         groups, pixels, scale = ctx.how.groups, z.shape[2] * z.shape[3], weight.view(1, -1, 1, 1)

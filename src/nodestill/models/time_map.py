@@ -2,7 +2,7 @@
 
 A convolution over the channels [y, s], s constant over the picture, is conv(y) + s·m, where m is what the kernel of the time
 channel answers to a picture of ones, zero padding included. m is tiny, so that a whole extra channel costs one pass over
-z. There is no second derivative.
+z. A second derivative is refused.
 """
 
 from functools import lru_cache
@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from nodestill.first_derivative import first_derivative_only
 
 State = Float[Tensor, "batch channels height width"]
 Share = Float[Tensor, "batch 1 1 1"]
@@ -72,7 +73,7 @@ class _AddTime(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: State) -> tuple[Tensor | None, ...]:
         share, time_map, *y = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from nodestill.errors import SolveError
+from nodestill.first_derivative import first_derivative_only
 from nodestill.ode.progress import Problem, Progress, Sizes
 from nodestill.ode.scope import asked_for, check_scope
 from nodestill.ode.solver import failures
@@ -43,7 +43,7 @@ class AdjointSolve(torch.autograd.Function):
         return error, *progress.ends
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     @without_autocast
     def backward(ctx: Any, of_error: Tensor | None, *of_ends: Tensor | None) -> tuple[Tensor | None, ...]:
         status, *saved = ctx.saved_tensors  # refuses if a weight was changed in place

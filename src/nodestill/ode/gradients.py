@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from nodestill.first_derivative import first_derivative_only
 from nodestill.ode.adjoint import AdjointSolve
 from nodestill.ode.progress import Problem, Progress, Sizes
 from nodestill.ode.reversible import ReversibleSolve
@@ -83,7 +83,7 @@ class _Solve(torch.autograd.Function):
         return error, *progress.ends
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     @without_autocast
     def backward(ctx: Any, of_error: Tensor | None, *of_ends: Tensor | None) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors  # refuses if y0 or a weight was changed in place: steps made again would be others

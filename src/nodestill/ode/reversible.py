@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from nodestill.errors import SolveError
+from nodestill.first_derivative import first_derivative_only
 from nodestill.ode.progress import Problem, Progress, Sizes, marked, nowhere
 from nodestill.ode.scope import asked_for, check_scope
 from nodestill.ode.solver import Status, failures
@@ -53,7 +53,7 @@ class ReversibleSolve(torch.autograd.Function):
         return error, marked(progress)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     @without_autocast
     def backward(ctx: Any, of_error: Tensor | None, of_y: Tensor) -> tuple[Tensor | None, ...]:
         y0, y, z, travelled, status = ctx.saved_tensors[:5]  # refuses if y0 or a weight was changed in place
