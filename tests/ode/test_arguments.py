@@ -96,3 +96,19 @@ def test_what_cannot_be_meant_is_refused(change):
 def test_settings_that_cannot_be_meant_are_refused(settings):
     with pytest.raises(InputError):
         Solver(**settings)
+
+
+@pytest.mark.parametrize("change", [lambda t, y: torch.relu_(y), lambda t, y: y * t.add_(1)], ids=["y", "t"])
+@pytest.mark.parametrize("solver", [Solver(), Solver(Method.RK4, steps=3), Solver(Method.REVERSIBLE, steps=3)])
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_an_f_that_writes_into_what_it_is_given_is_refused(change, solver, requires_grad):
+    with torch.set_grad_enabled(requires_grad), pytest.raises(InputError, match=r"in place.*return a new tensor"):
+        solve(Field(change), spread().requires_grad_(requires_grad), 0.0, 1.0, solver)
+
+
+def test_a_start_from_outside_inference_mode_is_watched_inside_it():
+    y0 = spread()
+    with torch.inference_mode(), pytest.raises(InputError, match="in place"):
+        solve(Field(lambda t, y: torch.relu_(y)), y0, 0.0, 1.0, Solver())
+    with torch.inference_mode():  # states that have no count of changes are solved as before
+        assert solve(HARMONIC, torch.ones(1, 2, dtype=torch.float64), 0.0, 1.0, Solver()).y1.is_inference()

@@ -52,7 +52,7 @@ def solve(
 
     Raises:
         InputError: If y0 is not floating point, `times` are out of order, `replay` does not fit the batch, or f does not
-            return the shape of y. In the backward pass: if f reads a tensor whose gradient would be lost.
+            return the shape of y or changes y in place. In the backward pass: if f reads a tensor whose gradient would be lost.
         SolveError: If an image did not arrive and `raises`.
 
     Source:

@@ -31,8 +31,15 @@ class Field(NamedTuple):
 
     def __call__(self, t: PerImage, y: State) -> Tensor:
         low, share = self.precision is Precision.BFLOAT16, not torch.is_grad_enabled()
+        time = like_state(t, y)
+        before = _versions(time, y)
         with torch.autocast(y.device.type, torch.bfloat16, enabled=low, cache_enabled=share):
-            slope = self.dynamics(like_state(t, y), y)
+            slope = self.dynamics(time, y)
+        if _versions(time, y) != before:
+            raise InputError(
+                "f changed its t or y in place, which are the solver's and the caller's own; expected them left alone. Take "
+                "operations that return a new tensor: nn.ReLU() for nn.ReLU(inplace=True), y + 1 for y += 1."
+            )
         if not isinstance(slope, Tensor):
             raise InputError(f"f must return a tensor of the shape of y, got {type(slope).__name__}. Return the slope alone.")
         if slope.shape != y.shape:
@@ -41,6 +48,13 @@ class Field(NamedTuple):
                 "as the state; f is called as f(t, y), with as many elements of the batch as are still on their way."
             )
         return slope
+
+
+def _versions(*tensors: Tensor) -> list[int]:
+    """Return how often each tensor was written to, where that is kept."""
+    if torch.compiler.is_compiling():
+        return []
+    return [tensor._version for tensor in tensors if not tensor.is_inference()]
 
 
 @contextmanager
