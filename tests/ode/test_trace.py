@@ -6,10 +6,11 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from nodestill.ode import GradientMode, Method, Solver, StepControl, StepRecord, solve
 from nodestill.ode.trace import Taken, Trace
-from ode_oracles import ConvNet, Net, gradients, spread
+from ode_oracles import EXACT_MODES, ConvNet, Net, gradients, spread
 
 
 def filled(steps, budget, targets=1):
@@ -193,3 +194,34 @@ def most_tensors(mode, steps):
     f.most = 0
     y1.sum().backward()
     return f.most
+
+
+class Listing(Net):
+    """Lists the memory of every state that it is asked about."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, t, y):
+        self.seen.append(StorageWeakRef(y.untyped_storage()))
+        return super().forward(t, y)
+
+    def alive(self):
+        return len({memory.cdata for memory in self.seen if not memory.expired()})
+
+
+@pytest.mark.parametrize("mode", EXACT_MODES, ids=lambda mode: mode.value)
+@pytest.mark.parametrize("times_alone", [False, True])
+def test_a_backward_pass_frees_what_was_kept_unless_it_may_come_again(mode, times_alone):
+    """The loss lives on, as where it is logged; so do the results."""
+    f, y0 = Listing(), spread().requires_grad_()
+    solution = solve(f, y0, 0.0, 1.5, Solver(rtol=1e-7, atol=1e-7, gradient=mode), times=(0.4,))
+    loss = solution.at_times.sum() + (0.0 if times_alone else solution.y1.sum())
+    assert f.alive() > 20
+    loss.backward(retain_graph=True)
+    assert f.alive() > 20
+    loss.backward()
+    assert f.alive() == 1  # y0
+    with pytest.raises(RuntimeError, match="second time"):
+        loss.backward()

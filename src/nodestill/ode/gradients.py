@@ -73,7 +73,8 @@ class _Solve(torch.autograd.Function):
         if trace is not None and bool(failed.any()):
             trace.leave_out(failed)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(y0, *parameters)
+        states = [] if trace is None else trace.hand_over()
+        ctx.save_for_backward(y0, *states, *parameters)
         ctx.problem, ctx.parameters, ctx.failed, ctx.trace, ctx.checked = problem, parameters, failed, trace, False
         ctx.device = y0.device
         found.append(progress)
@@ -86,7 +87,8 @@ class _Solve(torch.autograd.Function):
     @first_derivative_only
     @without_autocast
     def backward(ctx: Any, of_error: Tensor | None, *of_ends: Tensor | None) -> tuple[Tensor | None, ...]:
-        _ = ctx.saved_tensors  # refuses if y0 or a weight was changed in place: steps made again would be others
+        saved = ctx.saved_tensors  # refuses if y0 or a weight was changed in place: steps made again would be others
+        states = saved[1 : len(saved) - len(ctx.parameters)]
         check_weights(ctx.problem.field.dynamics, ctx.parameters)
         wanted = asked_for(ctx, ctx.parameters)
         cotangent, gradients = None, [None] * len(wanted)
@@ -94,9 +96,10 @@ class _Solve(torch.autograd.Function):
             cotangent = add(cotangent, _of_arrived(of_ends[target], ctx.failed))
             if cotangent is None and of_error is None:
                 continue
-            for taken in _steps_back(ctx, target, of_error is not None):
+            for taken in _steps_back(ctx, states, target, of_error is not None):
                 cotangent, new = _pull_back(ctx, taken, cotangent, of_error, wanted)
                 gradients = [add(total, part) for total, part in zip(gradients, new, strict=True)]
+        ctx.trace.forget_evaluations()  # those of targets that no gradient came from
         by_parameter = dict(zip(map(id, wanted), gradients, strict=True))
         return None, None, None, cotangent, *[by_parameter.get(id(p)) for p in ctx.parameters]
 
@@ -106,12 +109,12 @@ def _of_arrived(gradient: Tensor | None, failed: Tensor) -> Tensor | None:
     return None if gradient is None else torch.where(like_state(failed, gradient).bool(), 0.0, gradient)
 
 
-def _steps_back(ctx: Any, target: int, of_error: bool) -> Iterator[Taken]:
+def _steps_back(ctx: Any, states: Sequence[Tensor], target: int, of_error: bool) -> Iterator[Taken]:
     """Yield the steps towards a target, the last one first: of the images that took them, and of how many at once.
 
     What the error estimate needs is not kept.
     """
-    for taken in ctx.trace.backwards(ctx.problem.field, ctx.problem.tableau, target):
+    for taken in ctx.trace.backwards(ctx.problem.field, ctx.problem.tableau, target, states):
         taken = (taken._replace(kept=()) if of_error else taken).accepted()
         if len(taken.t) == 0:
             continue  # f need not bear a batch of none

@@ -8,7 +8,7 @@ Source: Griewank 1992, "Achieving logarithmic growth of temporal and spatial com
 section 2, for trading states against work; here in its simplest form, one level.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -103,19 +103,29 @@ class Trace:
                 chosen = torch.nonzero(healthy if taken.index is None else healthy[taken.index])[:, 0]
                 steps[i] = taken.only(chosen)
 
-    def backwards(self, field: Field, tableau: Tableau, target: int) -> Iterator[Taken]:
-        """Yield the steps towards a target, the last one first, each with its state.
+    def hand_over(self) -> list[Tensor]:
+        """Return the states that were kept, in order, and keep them no longer: autograd does, and frees them with its graph."""
+        states = [taken.y for steps in self.stretches for taken in steps if taken.y is not None]
+        self.stretches = [[taken._replace(y=None) for taken in steps] for steps in self.stretches]
+        return states
+
+    def backwards(self, field: Field, tableau: Tableau, target: int, states: Sequence[Tensor]) -> Iterator[Taken]:
+        """Yield the steps towards a target, the last one first, each with its state; `states` are those handed over.
 
         Evaluations that were kept are handed out once; a second pass makes them again.
         """
-        steps = self.stretches[target]
-        end = len(steps)
-        for start in reversed([i for i, taken in enumerate(steps) if taken.y is not None]):
-            states = _states_again(field, tableau, steps[start:end], self._batch)
-            for i in reversed(range(start, end)):
-                taken, steps[i] = steps[i], steps[i]._replace(kept=())
-                yield taken._replace(y=states.pop())
-            end = start
+        steps, before = self.stretches[target], sum(-(-len(steps) // self._spacing) for steps in self.stretches[:target])
+        for start in reversed(range(0, len(steps), self._spacing)):
+            stretch = steps[start : start + self._spacing]
+            stretch[0] = stretch[0]._replace(y=states[before + start // self._spacing])
+            again = _states_again(field, tableau, stretch, self._batch)
+            for i in reversed(range(start, start + len(stretch))):
+                taken, steps[i] = stretch.pop(), steps[i]._replace(kept=())
+                yield taken._replace(y=again.pop())
+
+    def forget_evaluations(self) -> None:
+        """Keep evaluations no longer: a further pass makes them again."""
+        self.stretches = [[taken._replace(kept=()) for taken in steps] for steps in self.stretches]
 
 
 def _states_again(field: Field, tableau: Tableau, steps: list[Taken], batch: int) -> list[Tensor]:
