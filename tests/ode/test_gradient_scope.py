@@ -234,5 +234,19 @@ def test_weights_must_be_the_same_tensors_until_the_backward_pass(mode):
             loss.backward()
 
 
+@EVERY_SOLVER
+def test_frozen_weights_too_must_be_the_same_until_the_backward_pass(solver):
+    """Autograd watches only those that require a gradient: with others the steps made again would be those of another f."""
+    for change in (lambda f: f.first.weight.mul_(3.0), lambda f: setattr(f.first, "weight", nn.Parameter(f.second.weight.T))):
+        f, y0 = Net(), spread().requires_grad_()
+        f.first.requires_grad_(False)
+        loss = solve(f, y0, 0.0, 1.0, solver).y1.sum()
+        torch.autograd.grad(loss, y0, retain_graph=True)
+        with torch.no_grad():
+            change(f)
+        with pytest.raises(InputError, match=r"changed while frozen.*Go back"):
+            loss.backward()
+
+
 def freeze(f):
     f.second.requires_grad_(False)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nodestill.errors import SolveError
 from nodestill.first_derivative import first_derivative_only
 from nodestill.ode.progress import Problem, Progress, Sizes
-from nodestill.ode.scope import asked_for, check_scope
+from nodestill.ode.scope import asked_for, check_scope, frozen_weights
 from nodestill.ode.solver import failures
 from nodestill.ode.step import Field, Kept, add, evaluate, like_state, pull_back_slope, take_step, without_autocast
 from nodestill.ode.trace import Taken
@@ -32,6 +32,7 @@ class AdjointSolve(torch.autograd.Function):
     def forward(
         ctx: Any, problem: Problem, sizes: Sizes | None, found: list[Progress], y0: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, ...]:
+        ctx.frozen = frozen_weights(problem.field.dynamics)
         progress = travel(problem, sizes, y0, None)
         ctx.set_materialize_grads(False)
         ctx.problem, ctx.sizes, ctx.parameters, ctx.device = problem, sizes, parameters, y0.device
@@ -48,7 +49,7 @@ class AdjointSolve(torch.autograd.Function):
     def backward(ctx: Any, of_error: Tensor | None, *of_ends: Tensor | None) -> tuple[Tensor | None, ...]:
         status, *saved = ctx.saved_tensors  # refuses if a weight was changed in place
         ends = saved[: ctx.ends]
-        check_scope(ctx.problem, ends[-1], ctx.parameters)
+        check_scope(ctx.problem, ends[-1], ctx.parameters, ctx.frozen)
         problem, healthy = ctx.problem, torch.nonzero(~failures(status))[:, 0]
         wanted = asked_for(ctx, ctx.parameters)
         a, gradients = torch.zeros_like(ends[-1][healthy]), [None] * len(wanted)

@@ -17,7 +17,7 @@ from nodestill.first_derivative import first_derivative_only
 from nodestill.ode.adjoint import AdjointSolve
 from nodestill.ode.progress import Problem, Progress, Sizes
 from nodestill.ode.reversible import ReversibleSolve
-from nodestill.ode.scope import asked_for, check_leaves, check_weights
+from nodestill.ode.scope import asked_for, check_leaves, check_weights, frozen_weights
 from nodestill.ode.solver import GradientMode, Method, Solver, StepControl, failures
 from nodestill.ode.step import Kept, add, evaluate, like_state, pull_back_step, take_step, without_autocast
 from nodestill.ode.tableaus import Tableau
@@ -68,6 +68,7 @@ class _Solve(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         direct, wanted = problem.solver.gradient is GradientMode.DIRECT, any(ctx.needs_input_grad)
         trace = Trace(len(y0), problem.solver.kept_bytes, keeps_evaluations=direct) if wanted else None
+        ctx.frozen = frozen_weights(problem.field.dynamics)
         progress = travel(problem, sizes, y0, trace)
         failed = failures(progress.status)
         if trace is not None and bool(failed.any()):
@@ -89,7 +90,7 @@ class _Solve(torch.autograd.Function):
     def backward(ctx: Any, of_error: Tensor | None, *of_ends: Tensor | None) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # refuses if y0 or a weight was changed in place: steps made again would be others
         states = saved[1 : len(saved) - len(ctx.parameters)]
-        check_weights(ctx.problem.field.dynamics, ctx.parameters)
+        check_weights(ctx.problem.field.dynamics, ctx.parameters, ctx.frozen)
         wanted = asked_for(ctx, ctx.parameters)
         cotangent, gradients = None, [None] * len(wanted)
         for target in reversed(range(len(of_ends))):

@@ -19,7 +19,7 @@ from torch import Tensor
 from nodestill.errors import SolveError
 from nodestill.first_derivative import first_derivative_only
 from nodestill.ode.progress import Problem, Progress, Sizes, marked, nowhere
-from nodestill.ode.scope import asked_for, check_scope
+from nodestill.ode.scope import asked_for, check_scope, frozen_weights
 from nodestill.ode.solver import Status, failures
 from nodestill.ode.step import Field, Kept, PerImage, add, evaluate, like_state, pull_back_slope, rms, without_autocast
 
@@ -35,6 +35,7 @@ class ReversibleSolve(torch.autograd.Function):
     def forward(
         ctx: Any, problem: Problem, sizes: Sizes, found: list[Progress], y0: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
+        ctx.frozen = frozen_weights(problem.field.dynamics)
         progress, z = nowhere(y0), y0
         travelled = progress.size
         for h in sizes[0]:
@@ -57,7 +58,7 @@ class ReversibleSolve(torch.autograd.Function):
     @without_autocast
     def backward(ctx: Any, of_error: Tensor | None, of_y: Tensor) -> tuple[Tensor | None, ...]:
         y0, y, z, travelled, status = ctx.saved_tensors[:5]  # refuses if y0 or a weight was changed in place
-        check_scope(ctx.problem, y0, ctx.parameters)
+        check_scope(ctx.problem, y0, ctx.parameters, ctx.frozen)
         failed = like_state(failures(status), y).bool()
         bar_y, bar_z = torch.where(failed, 0.0, of_y), torch.zeros_like(of_y)
         y0, y, z = (torch.where(failed, 0.0, state) for state in (y0, y, z))

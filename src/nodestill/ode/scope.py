@@ -10,10 +10,12 @@ from nodestill.errors import InputError
 from nodestill.ode.progress import Problem
 from nodestill.ode.step import Kept, evaluate
 
+Frozen = Sequence[tuple[Tensor, int]]  # weights without a gradient, and how often each was written to before the solve
 
-def check_scope(problem: Problem, y: Tensor, parameters: Sequence[Tensor]) -> None:
+
+def check_scope(problem: Problem, y: Tensor, parameters: Sequence[Tensor], frozen: Frozen) -> None:
     """Check weights and leaves with one evaluation of one image, where the backward pass keeps none that could be asked."""
-    check_weights(problem.field.dynamics, parameters)
+    check_weights(problem.field.dynamics, parameters, frozen)
     t = problem.time(torch.zeros(1, dtype=torch.float64, device=y.device))
     check_leaves(parameters, *evaluate(problem.field, t, y[:1], True)[1])
 
@@ -34,15 +36,24 @@ def _will_run(node: Any) -> bool:
         return True
 
 
-def check_weights(dynamics: nn.Module, parameters: Sequence[Tensor]) -> None:
-    """Refuse to go back through an f whose weights are other tensors by now: steps made again would be others.
+def frozen_weights(dynamics: nn.Module) -> Frozen:
+    """Return the weights that autograd does not watch. Buffers are not among them: layers may count in them."""
+    return [(p, p._version) for p in dynamics.parameters() if not p.requires_grad and not p.is_inference()]
+
+
+def check_weights(dynamics: nn.Module, parameters: Sequence[Tensor], frozen: Frozen) -> None:
+    """Refuse to go back through an f whose weights are others by now: steps made again would be others.
+
+    Autograd itself refuses where a weight that a gradient is wanted for was changed in place.
 
     Raises:
-        InputError: If a weight that a gradient is wanted for was exchanged or frozen since the solve.
+        InputError: If a weight was exchanged since the solve, one with a gradient frozen, or a frozen one changed.
     """
-    if not {id(p) for p in parameters} <= {id(p) for p in dynamics.parameters() if p.requires_grad}:
+    now = {id(p): p for p in dynamics.parameters()}
+    gone = any(id(p) not in now for p, _ in frozen) or any(id(p) not in now or not p.requires_grad for p in parameters)
+    if gone or any(p._version != version for p, version in frozen):
         raise InputError(
-            "The weights of f are not those that it was solved with: one was replaced or frozen since. "
+            "The weights of f are not those that it was solved with: one was replaced, frozen, or changed while frozen since. "
             "Go back through a solve before that; with torch.func.functional_call, inside the function called."
         )
 

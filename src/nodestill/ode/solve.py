@@ -52,7 +52,8 @@ def solve(
 
     Raises:
         InputError: If y0 is not floating point, `times` are out of order, `replay` does not fit the batch, or f does not
-            return the shape of y or changes y in place. In the backward pass: if f reads a tensor whose gradient would be lost.
+            return the shape of y or changes t or y in place. In the backward pass: if f reads a tensor whose gradient would
+            be lost, if its weights are others by now, or if a second derivative is asked for.
         SolveError: If an image did not arrive and `raises`.
 
     Source:
