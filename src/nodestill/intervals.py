@@ -62,6 +62,33 @@ def deviation(values: Sequence[float]) -> float:
     return (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
 
 
+def paired_interval(differences: Sequence[float | int], z: float = 1.96) -> tuple[float, float]:
+    """Return the interval of a mean of differences that were measured image by image.
+
+    Two images that were not measured, one with a difference of 1 and one with -1, are counted with the others. So it has a
+    width even where no image differs. Of single answers, where each difference is -1, 0 or 1, it is Bonett and Price's.
+
+    Args:
+        differences: One for each image, at least one, each in [-1, 1].
+        z: Quantile of the normal distribution; 1.96 gives 95 %.
+
+    Source:
+        Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial proportions based on paired
+        data", Journal of Educational and Behavioral Statistics 37, p. 479.
+    """
+    return interval_of_changes(sum(differences), sum(value**2 for value in differences), len(differences), z)
+
+
+def interval_of_changes(total: float | int, squares: float | int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Return what `paired_interval` does, of the sum of the differences, the sum of their squares, and their number.
+
+    Where a difference is -1, 0 or 1 the sum of the squares is the number of images that differ.
+    """
+    centre, square = total / (count + 2), (squares + 2) / (count + 2)
+    reach = z * (max(0.0, square - centre**2) / (count + 2)) ** 0.5
+    return max(-1.0, centre - reach), min(1.0, centre + reach)
+
+
 def weighted_interval(parts: Sequence[tuple[float, tuple[float | int, int]]], z: float = 1.96) -> tuple[float, float]:
     """Return the interval of a weighted sum of shares, as if each were of images of its own.
 

@@ -9,15 +9,8 @@ import fake_runs
 from nodestill.experiments.records import RunRecords
 from nodestill.flags import to_hex
 from nodestill.intervals import student_quantile, weighted_interval
-from nodestill.report.spread import (
-    Spread,
-    attacked,
-    difference,
-    difference_under_attack,
-    mean_under_attack,
-    reach_of_seeds,
-    spread,
-)
+from nodestill.report.spread import Spread, about_intervals, difference, reach_of_seeds, spread
+from nodestill.report.under_attack import attacked, difference_under_attack, mean_under_attack
 from nodestill.reproduction import asked_reproduction
 from nodestill.reproduction.grid_records import GridRecords, read_grid
 from nodestill.reproduction.reproduce import write_listing
@@ -61,7 +54,7 @@ def test_a_mean_reaches_as_far_as_its_images_and_its_seeds_together(tmp_path):
 
 
 def test_a_difference_that_rounds_to_nothing_has_no_minus():
-    assert Spread(-0.0001, -0.001, 0.001, None, 1).points() == "+0.0 (-0.1 to +0.1)"
+    assert Spread(-0.0001, -0.001, 0.001, None, (0,)).points() == "+0.0 (-0.1 to +0.1)"
 
 
 def test_seeds_that_agree_by_chance_do_not_make_a_number_exact(tmp_path):
@@ -82,7 +75,7 @@ def test_differences_are_paired_by_seed(tmp_path):
     assert found.sign == 0
     wider = difference(grid, "node1", "node100", confidence=0.999)
     assert wider.low < found.low < found.high < wider.high
-    assert Spread(0.014, -0.001, 0.03, None, 1).points() == "+1.4 (-0.1 to +3.0)"
+    assert Spread(0.014, -0.001, 0.03, None, (0,)).points() == "+1.4 (-0.1 to +3.0)"
 
 
 def test_of_other_seeds_there_is_no_difference(tmp_path):
@@ -125,7 +118,7 @@ def test_horizons_are_compared_on_the_images_that_both_were_attacked_on(grid):
     cells = {name: grid.named(name)[0].run for name in ("node100", "node1")}
     images = {name: {row["images"] for row in run.robustness} for name, run in cells.items()}
     assert images == {"node100": {500}, "node1": {1000}}
-    found = difference_under_attack(grid, "node100", "node1", mean_under_attack)
+    found = difference_under_attack(grid, "node100", "node1")
     expected = [
         mean_under_attack()(grid.named("node100")[seed].run)[0] / 500
         - mean_under_attack(500)(grid.named("node1")[seed].run)[0] / 500
@@ -141,4 +134,49 @@ def test_an_attack_that_is_not_finished_is_not_compared(grid):
     )
     others = [cell for cell in grid.cells if cell.name != "node1"]
     found = replace(grid, cells=(*others, broken, half))
-    assert difference_under_attack(found, "node100", "node1", mean_under_attack) is None
+    assert difference_under_attack(found, "node100", "node1") is None
+
+
+def with_flags(grid: GridRecords, flags: dict[str, list[bool] | None]) -> GridRecords:
+    """A grid whose cells stay right on these images at every radius and attack, or on half of a hundred, not said which."""
+
+    def changed(row: dict, right: list[bool] | None) -> dict:
+        if right is None:
+            return {key: value for key, value in row.items() if key != "which"} | {"images": 100, "correct": 50}
+        return {**row, "images": len(right), "correct": sum(right), "which": to_hex(right)}
+
+    def attacked_so(cell, right):
+        return replace(cell, run=replace(cell.run, robustness=[changed(row, right) for row in cell.run.robustness]))
+
+    found = (attacked_so(cell, flags[cell.name]) for cell in grid.cells if cell.name in flags and cell.seed == 0)
+    return replace(grid, cells=tuple(found))
+
+
+def test_models_under_attack_are_compared_image_by_image(grid):
+    """Of a hundred images both are right on 50, one alone on 10: surely better, though intervals of 60 and 50 overlap."""
+    better, worse = [place < 60 for place in range(100)], [place < 50 for place in range(100)]
+    found = difference_under_attack(with_flags(grid, {"node1": better, "resnet44": worse}), "node1", "resnet44")
+    centre = 10 / 102
+    reach = 1.959964 * ((12 / 102 - centre**2) / 102) ** 0.5  # Bonett and Price, by hand
+    assert (found.mean, found.low, found.high) == pytest.approx((0.1, centre - reach, centre + reach))
+    assert found.sign == 1
+    apart = difference_under_attack(with_flags(grid, {"node1": better, "resnet44": None}), "node1", "resnet44")
+    expected = weighted_interval([(1.0, (60, 100)), (-1.0, (50, 100))], 1.959964)
+    assert (apart.low, apart.high) == pytest.approx(expected)
+    assert apart.sign == 0  # which images stayed right is not said
+
+
+def test_models_that_no_image_tells_apart_have_an_interval_all_the_same(grid):
+    same = [place < 50 for place in range(100)]
+    found = difference_under_attack(with_flags(grid, {"node1": same, "resnet44": same}), "node1", "resnet44")
+    assert found.mean == 0.0
+    assert reaches(found) == pytest.approx((1.959964 * 2**0.5 / 102,) * 2)
+
+
+def test_the_note_says_which_differences_are_image_by_image(grid):
+    assert "attacked accuracies are compared image by image" in about_intervals(grid)
+
+
+def test_a_size_has_no_sign_and_its_smaller_end_first():
+    assert Spread(-0.174, -0.222, -0.125, None, (0,)).size() == "17.4 (12.5 to 22.2)"
+    assert Spread(0.174, 0.125, 0.222, None, (0,)).size() == "17.4 (12.5 to 22.2)"

@@ -71,7 +71,7 @@ def structure(grid: GridRecords) -> dict[str, Spread | None]:
     """Return what of the best cell's accuracy its stem has above guessing, and what its equation adds."""
     of = spread(grid, "stem-only")
     chance = _chance(grid)
-    above = None if of is None else Spread(of.mean - chance, of.low - chance, of.high - chance, of.deviation, of.seeds)
+    above = None if of is None else Spread(of.mean - chance, of.low - chance, of.high - chance, of.deviation, of.of)
     return {
         "stem, above guessing": above,
         "ODE, above the stem alone": difference(grid, grid.best, "stem-only"),

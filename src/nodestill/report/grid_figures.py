@@ -6,7 +6,8 @@ from nodestill.report.canvas import COLORS, INK, MUTED, PANEL, finish, name, pan
 from nodestill.report.controlled import horizon_names, seconds_per_epoch
 from nodestill.report.formats import attack_name
 from nodestill.report.select import mean_evaluations
-from nodestill.report.spread import attacked, mean_of, spread
+from nodestill.report.spread import mean_of, spread
+from nodestill.report.under_attack import attacked
 from nodestill.reproduction.grid_records import GridRecords
 
 if TYPE_CHECKING:

@@ -9,17 +9,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from nodestill.report.select import mean_evaluations
-from nodestill.report.spread import (
-    Spread,
-    attacked,
-    combined,
-    difference,
-    difference_under_attack,
-    mean_of,
-    mean_under_attack,
-    percent_of,
-    spread,
-)
+from nodestill.report.spread import Spread, combined, difference, mean_of, percent_of, spread
+from nodestill.report.under_attack import attacked, difference_under_attack
 from nodestill.reproduction.grid_records import GridRecords
 
 TEACHER = "resnet"  # of the best cell
@@ -132,7 +123,7 @@ def more_robust(one: str | None, other: str | None, wanted: int = 1) -> Callable
     def judge(grid: GridRecords) -> Judged:
         names = [grid.best_teacher if name == TEACHER else name or grid.best for name in (one, other)]
         about = [grid.first(name).about for name in names]
-        found = difference_under_attack(grid, *names, mean_under_attack)
+        found = difference_under_attack(grid, *names)
         judged = by_sign(found, wanted, f"{about[0]} less {about[1]}, mean over radii and attacks", tuple(names))
         clean = " and ".join(percent_of(spread(grid, name)) for name in names)  # few to lose, if few are right
         return (
@@ -177,7 +168,7 @@ def remains(percent: float) -> Callable[[GridRecords], Judged]:
 def mechanism(grid: GridRecords) -> Judged:
     """Show that a horizon is no mechanism: 100·f on [0, 1] is the same function. Of gradients nothing here says anything."""
     cells = ("kd-node100", "kd-scaled-f")
-    found = difference_under_attack(grid, *cells, mean_under_attack)
+    found = difference_under_attack(grid, *cells)
     if found is None:
         return Judged(Verdict.MISSING, "not measured", ())
     words = "distilled NODE(100) less 100·f on [0, 1], by theory the same"

@@ -11,7 +11,6 @@ from nodestill.report.select import mean_evaluations, training_seconds
 from nodestill.report.spread import (
     Spread,
     about_intervals,
-    attacked,
     clean,
     interval_of,
     mean_of,
@@ -19,6 +18,7 @@ from nodestill.report.spread import (
     spread,
 )
 from nodestill.report.tables import Table
+from nodestill.report.under_attack import attacked
 from nodestill.reproduction.grid_records import GridRecords
 
 
@@ -71,7 +71,7 @@ def beside(grid: GridRecords, found: Spread | None, percent: float | None) -> st
     if found is None or percent is None or any(field == "dataset" for field, _, _ in grid.changes):
         return NOTHING
     share = percent / 100
-    return Spread(found.mean - share, found.low - share, found.high - share, None, found.seeds).points()
+    return Spread(found.mean - share, found.low - share, found.high - share, None, found.of).points()
 
 
 def costs(grid: GridRecords, name: str) -> tuple[str, ...]:

@@ -5,17 +5,8 @@ from collections.abc import Callable
 from nodestill.report.claims import claims_table
 from nodestill.report.controlled import factors, horizon_names, seconds_per_epoch, structure
 from nodestill.report.formats import duration, joined
-from nodestill.report.spread import (
-    Spread,
-    attacked,
-    combined,
-    difference,
-    difference_under_attack,
-    hits_of,
-    mean_of,
-    mean_under_attack,
-    spread,
-)
+from nodestill.report.spread import Spread, combined, difference, hits_of, mean_of, spread
+from nodestill.report.under_attack import attacked, difference_under_attack
 from nodestill.reproduction.grid_records import GridRecords
 
 
@@ -89,7 +80,7 @@ def _table3(grid: GridRecords) -> list[str | None]:
 def _figure1(grid: GridRecords) -> list[str | None]:
     names = [name for name in (grid.best, "node1", grid.best_teacher) if hits_of(grid, name, attacked("pgd", 8))]
     parts = [f"{grid.first(name).about} keeps {_at_eight(grid, name)} %" for name in names]
-    gap = difference_under_attack(grid, "kd-node100", "kd-adam-scale", mean_under_attack)
+    gap = difference_under_attack(grid, "kd-node100", "kd-adam-scale")
     first = f"Under PGD at 8/255, {joined(parts)}." if parts else None
     longer = "Over all radii and attacks a horizon of 100 in place of 1, both distilled by Adam,"
     return [first, _compared(gap, longer, "the mean accuracy")]

@@ -5,21 +5,19 @@ Student's, by the deviation between seeds pooled over all cells that have severa
 too. Only where nothing was trained twice is it left out. Tables say so.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import hypot
 from statistics import NormalDist
-from typing import Any
 
 from nodestill.experiments.records import RunRecords
-from nodestill.flags import from_hex
 from nodestill.intervals import deviation, student_quantile, weighted_interval
 from nodestill.report.formats import NOTHING
 from nodestill.reproduction.grid_records import GridCell, GridRecords
 
 Hits = tuple[float | int, int]  # hits and trials; a mean of several numbers of hits need not be whole
 Measured = Callable[[RunRecords], Hits | None]  # none if it was not measured
-_ATTACKS = ("pgd", "mi-fgsm")  # the paper's
+OfImages = Callable[[Sequence[int], float], tuple[float, float] | None]  # from seeds and a normal quantile
 
 
 @dataclass(frozen=True)
@@ -31,14 +29,19 @@ class Spread:
         low: Lower end of the 95 % interval.
         high: Upper end.
         deviation: Standard deviation over seeds; none of one.
-        seeds: How many trainings, or pairs of them.
+        of: The seeds of the trainings, or of the pairs of them.
     """
 
     mean: float
     low: float
     high: float
     deviation: float | None
-    seeds: int
+    of: tuple[int, ...]
+
+    @property
+    def seeds(self) -> int:
+        """How many trainings, or pairs of them."""
+        return len(self.of)
 
     @property
     def sign(self) -> int:
@@ -54,6 +57,11 @@ class Spread:
         """Return a difference in percentage points with its interval."""
         return f"{100 * self.mean:+z.1f} ({100 * self.low:+z.1f} to {100 * self.high:+z.1f})"
 
+    def size(self) -> str:
+        """Return how large a difference is that is on one side of zero, in percentage points, whichever side it is."""
+        low, high = sorted((abs(self.low), abs(self.high)))
+        return f"{100 * abs(self.mean):.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
     def interval(self) -> str:
         """Return the ends of the interval in percent."""
         return f"{100 * self.low:.1f}–{100 * self.high:.1f}"
@@ -65,50 +73,15 @@ def clean(run: RunRecords) -> tuple[int, int]:
     return round(found["accuracy"] * found["images"]), found["images"]
 
 
-def attacked(attack: str, eps_255: int, first: int | None = None) -> Measured:
-    """Return what reads how many images are right under an attack at a radius, of the first so many or of all attacked."""
-
-    def measured(run: RunRecords) -> Hits | None:
-        rows = [row for row in run.robustness if row["attack"] == attack and row["eps_255"] == eps_255]
-        return _right(rows[0], first) if rows else None
-
-    return measured
-
-
-def mean_under_attack(first: int | None = None) -> Measured:
-    """Return what reads the mean accuracy over all radii above zero and the paper's attacks, as hits of the attacked images."""
-
-    def measured(run: RunRecords) -> Hits | None:
-        rows = [_right(row, first) for row in run.robustness if (row["attack"], row["eps_255"]) in _places(run)]
-        known = [row for row in rows if row is not None]
-        if not known or len(known) < len(rows):
-            return None
-        return sum(right for right, _ in known) / len(known), known[0][1]
-
-    return measured
-
-
-def _places(run: RunRecords) -> set[tuple[str, int]]:
-    """Return the paper's attacks and the radii above zero at which a run was attacked."""
-    return {(row["attack"], row["eps_255"]) for row in run.robustness if row["eps_255"] > 0 and row["attack"] in _ATTACKS}
-
-
-def _right(row: Mapping[str, Any], first: int | None) -> tuple[int, int] | None:
-    """Return how many of the first images are right; none if the row does not say which."""
-    if first is None or first == row["images"]:
-        return row["correct"], row["images"]
-    return (sum(from_hex(row["which"], first)), first) if row.get("which") and first < row["images"] else None
-
-
 def hits_of(records: GridRecords, name: str, measured: Measured = clean) -> dict[int, Hits]:
     """Return hits and trials of a cell by seed, of the seeds that are measured."""
     found = {seed: measured(cell.run) for seed, cell in records.named(name).items() if cell.run is not None}
     return {seed: hits for seed, hits in found.items() if hits is not None}
 
 
-def spread(records: GridRecords, name: str, measured: Measured = clean) -> Spread | None:
-    """Return the mean of a cell over its seeds; none if nothing is measured."""
-    found = combined({name: 1.0}, records, measured)
+def spread(records: GridRecords, name: str, measured: Measured = clean, seeds: Sequence[int] | None = None) -> Spread | None:
+    """Return the mean of a cell over its seeds, or over those that are named; none if nothing is measured."""
+    found = combined({name: 1.0}, records, measured, seeds=seeds)
     return None if found is None else replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
@@ -119,27 +92,13 @@ def difference(
     return combined({one: 1.0, other: -1.0}, records, measured, confidence)
 
 
-def difference_under_attack(records: GridRecords, one: str, other: str, read: Callable[[int], Measured]) -> Spread | None:
-    """Return one cell minus another on the images that both were attacked on; a run whose attack is not finished is left out.
-
-    Args:
-        records: The grid.
-        one: A cell.
-        other: Another.
-        read: Of how many first images, what reads a number, as `mean_under_attack`.
-    """
-    runs = [cell.run for name in (one, other) for cell in records.named(name).values() if cell.run is not None]
-    counts = [row["images"] for run in runs for row in run.robustness]
-    whole = set().union(*(_places(run) for run in runs))
-
-    def measured(run: RunRecords) -> Hits | None:
-        return read(min(counts))(run) if _places(run) == whole else None
-
-    return difference(records, one, other, measured) if counts else None
-
-
 def combined(
-    weights: Mapping[str, float], records: GridRecords, measured: Measured = clean, confidence: float = 0.95
+    weights: Mapping[str, float],
+    records: GridRecords,
+    measured: Measured = clean,
+    confidence: float = 0.95,
+    of_images: OfImages | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> Spread | None:
     """Return a weighted sum of cells' shares, seed by seed; none unless all cells have a seed in common.
 
@@ -148,20 +107,24 @@ def combined(
         records: The grid.
         measured: What is read of a run.
         confidence: Of the interval, in (0, 1).
+        of_images: The part of the images of the interval; where it is not known, shares are as if of different images.
+        seeds: Those that count; all, if they are not named.
     """
     of = {name: hits_of(records, name, measured) for name in weights}
-    seeds = [seed for seed in next(iter(of.values())) if all(seed in hits for hits in of.values())]
-    values = [sum(weight * of[name][seed][0] / of[name][seed][1] for name, weight in weights.items()) for seed in seeds]
+    common = [seed for seed in next(iter(of.values())) if all(seed in hits for hits in of.values())]
+    paired = tuple(seed for seed in common if seeds is None or seed in seeds)
+    values = [sum(weight * of[name][seed][0] / of[name][seed][1] for name, weight in weights.items()) for seed in paired]
     if not values:
         return None
     mean, z = sum(values) / len(values), NormalDist().inv_cdf((1 + confidence) / 2)
-    low, high = weighted_interval([(weight, _as_one(of[name], seeds)) for name, weight in weights.items()], z)
+    known = None if of_images is None else of_images(paired, z)
+    low, high = known or weighted_interval([(weight, _as_one(of[name], paired)) for name, weight in weights.items()], z)
     reach = hypot(*weights.values()) * reach_of_seeds(records, measured, confidence) / len(values) ** 0.5
     ends = mean - hypot(mean - low, reach), mean + hypot(high - mean, reach)
-    return Spread(mean, *ends, deviation(values) if len(values) > 1 else None, len(values))
+    return Spread(mean, *ends, deviation(values) if len(values) > 1 else None, paired)
 
 
-def _as_one(hits: Mapping[int, Hits], seeds: list[int]) -> Hits:
+def _as_one(hits: Mapping[int, Hits], seeds: Sequence[int]) -> Hits:
     """Return the mean over seeds as hits of one set of images: all seeds are tested on the same."""
     count = min(hits[seed][1] for seed in seeds)
     return count * sum(hits[seed][0] / hits[seed][1] for seed in seeds) / len(seeds), count
@@ -183,14 +146,18 @@ def reach_of_seeds(records: GridRecords, measured: Measured = clean, confidence:
 
 
 def about_intervals(records: GridRecords) -> str:
-    """Return a sentence on what intervals are: whether seeds are in them."""
+    """Return sentences on what intervals are: whether seeds are in them, and which images are compared one by one."""
+    pairs = (
+        "Two attacked accuracies are compared image by image, as rows say which images stayed right; two clean ones, of which "
+        "no row says that, as if of different images, which is wider than need be."
+    )
     trainings = max((len(records.named(cell.name)) for cell in records.cells), default=0)
     if trainings > 1:
         return (
             "Percent; mean ± standard deviation where a cell has several seeds. Intervals, 95 %, are of the finite test images "
-            "and of the seeds together; the latter by the deviation pooled over all cells that have several."
+            f"and of the seeds together; the latter by the deviation pooled over all cells that have several. {pairs}"
         )
-    return "Percent. One training each: intervals are of the finite test images, not of other seeds."
+    return f"Percent. One training each: intervals are of the finite test images, not of other seeds. {pairs}"
 
 
 def percent_of(found: Spread | None) -> str:
@@ -206,6 +173,11 @@ def interval_of(found: Spread | None) -> str:
 def points_of(found: Spread | None) -> str:
     """Return a difference in points, or a dash."""
     return NOTHING if found is None else found.points()
+
+
+def deviation_of(found: Spread | None) -> str:
+    """Return the standard deviation over seeds in points, or a dash."""
+    return NOTHING if found is None or found.deviation is None else f"{100 * found.deviation:.1f}"
 
 
 def mean_of(cells: Mapping[int, GridCell], read: Callable[[RunRecords], float | int | None]) -> float | None:
