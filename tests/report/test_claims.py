@@ -1,11 +1,15 @@
 """The claims of the paper: each is judged by its rows, made up so that the verdict is known, or not at all."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nodestill.report.claims import Claim, claims, claims_table
+from nodestill.report.horizon_judges import depth, falls_with_the_horizon
 from nodestill.report.judges import Verdict
+from nodestill.report.robust_judges import more_robust
+from nodestill.reproduction.grid_records import GridRecords
 from report.made_grids import Shares, made_up
 
 CLAIMS = {
@@ -37,7 +41,34 @@ CLAIMS = {
         ({"node1": 0.9, "resnet": 0.2}, "contradicted"),
     ],
     ("cifar10", "horizon improves robustness (undis"): [({"node1": 0.2, "node100": 0.9}, "supported")],
-    ("cifar10", "It is the horizon"): [({"kd-node100": 0.95, "kd-scaled": 0.05}, "undecided")],  # an identity decides nothing
+    ("cifar10", "It is the horizon"): [
+        ({"kd-node100": 0.95, "kd-scaled": 0.05, "kd-adam": 0.3}, "supported"),
+        ({"kd-node100": 0.95, "kd-scaled": 0.95, "kd-adam": 0.3}, "contradicted"),
+        ({"kd-node100": 0.5, "kd-scaled": 0.95, "kd-adam": 0.5}, "undecided"),  # a longer horizon is not more robust
+    ],
+    ("cifar10", "end time of 2"): [
+        ({"kd-end-2": 0.3, "kd-T": 0.6}, "supported"),
+        ({"kd-end-2": 0.6, "kd-T": 0.3}, "contradicted"),
+    ],
+    ("cifar10", "cannot be over 5"): [
+        ({"kd-end-5": 0.08}, "supported"),
+        ({"kd-end-5": 0.4}, "undecided"),  # of longer ones it says nothing
+    ],
+    ("svhn", "less accurate than ResNets"): [
+        ({"node": 0.3, "resnet": 0.9}, "supported"),
+        ({"node1": 0.3, "node100": 0.9, "resnet": 0.9}, "undecided"),
+        ({"node1": 0.3, "node100": 0.9, "resnet": 0.5}, "contradicted"),
+    ],
+    ("cifar10", "Beyond a certain temperature"): [
+        ({"kd-T10": 0.7, "kd-T20": 0.6}, "supported"),
+        ({"kd-T10": 0.7, "kd-T20": 0.705}, "undecided"),
+        ({"kd-T10": 0.5, "kd-T20": 0.8}, "contradicted"),
+    ],
+    ("cifar10", "significantly robust"): [({"kd-node100": 0.9, "resnet": 0.3}, "supported")],
+    ("svhn", "does not outperform ResNet"): [
+        ({"kd-node100": 0.3, "resnet": 0.9}, "supported"),
+        ({"kd-node100": 0.9, "resnet": 0.3}, "contradicted"),
+    ],
     ("cifar10", "horizon improves robustness (distilled): the optimiser held"): [
         ({"kd-node100": 0.9, "kd-T": 0.9, "kd-adam": 0.3}, "supported"),
         ({"kd-node100": 0.3, "kd-T": 0.3, "kd-adam": 0.9}, "contradicted"),
@@ -50,6 +81,7 @@ CLAIMS = {
         ({"kd-node100": 0.5, "node100": 0.5, "kd-adam": 0.9, "node1": 0.5}, "supported"),
         ({"kd-node100": 0.9, "node100": 0.5, "kd-adam": 0.5, "node1": 0.5}, "contradicted"),
         ({"kd-node100": 0.5, "node100": 0.3, "kd-adam": 0.8, "node1": 0.6}, "undecided"),
+        ({"kd-node100": 0.3, "node100": 0.6, "kd-adam": 0.5, "node1": 0.5}, "undecided"),  # no gain at 1 that could fall
     ],
     ("cifar10", "larger than the depth"): [({}, "contradicted")],  # 12 evaluations are made up
 }
@@ -58,7 +90,8 @@ CASES = [(dataset, words, *case) for (dataset, words), cases in CLAIMS.items() f
 
 def judged(root: Path, dataset: str, shares: Shares) -> dict[str, str]:
     """The verdict on each claim, where cells have these accuracies."""
-    found = made_up(root, shares, 1, dataset, "all" if "kd-scaled" in shares else "claims")
+    of_controls = any(name.startswith(("kd-scaled", "kd-end")) for name in shares)
+    found = made_up(root, shares, 1, dataset, "all" if of_controls else "claims")
     return {row[1]: row[2] for row in claims_table(found).rows}
 
 
@@ -101,3 +134,45 @@ def test_every_claim_is_of_the_paper_and_judged_once():
     assert len(sentences) == len(set(sentences))
     assert all(isinstance(claim, Claim) and set(claim.datasets) <= {"cifar10", "svhn"} for claim in claims())
     assert {verdict.value for verdict in Verdict} == {"supported", "contradicted", "undecided", "not measured"}
+
+
+def with_evaluations(grid: GridRecords, own: float, finer: float) -> GridRecords:
+    """A grid whose best cell evaluates f so often at its own tolerance, and so often at a finer one."""
+
+    def changed(cell):
+        run = replace(cell.run, evaluation={**cell.run.evaluation, "evaluations": {"mean": own}})
+        return replace(cell, run=run, solvers=({"name": "finer", "solver": {"rtol": 1e-6}, "evaluations": finer},))
+
+    return replace(grid, cells=tuple(changed(cell) if cell.name == grid.best else cell for cell in grid.cells))
+
+
+def test_depth_is_judged_at_every_tolerance_at_which_evaluations_were_counted(grid):
+    """A hair below twenty is twenty evaluations; what a finer tolerance alone exceeds decides nothing."""
+    cases = {
+        (19.999, 19.0): "contradicted",
+        (19.999, 80.0): "undecided",
+        (50.0, 80.0): "supported",
+        (20.4, 20.4): "contradicted",
+    }
+    for (own, finer), verdict in cases.items():
+        assert depth(with_evaluations(grid, own, finer)).verdict.value == verdict
+    assert "20 at rtol 0.1 (" in depth(with_evaluations(grid, 19.999, 80.0)).measured
+    assert "80 at rtol 1e-06" in depth(with_evaluations(grid, 19.999, 80.0)).measured
+
+
+def test_both_gains_are_printed_where_one_is_said_to_fall(grid):
+    assert " at horizon 100 and " in falls_with_the_horizon(grid).measured
+
+
+def test_the_rows_of_a_claim_are_those_that_were_used(grid):
+    """A second seed of one model whose attack is not finished is neither compared nor named, nor is its pair."""
+    cut = {("node100", 1)}
+    cells = (
+        replace(cell, run=replace(cell.run, robustness=cell.run.robustness[:2])) if (cell.name, cell.seed) in cut else cell
+        for cell in grid.cells
+    )
+    found = more_robust("node100", "node1")(replace(grid, cells=tuple(cells)))
+    assert found.rows == (("node100", 0), ("node1", 0))
+    clean = [100 * grid.named(name)[0].run.evaluation["clean"]["accuracy"] for name in ("node100", "node1")]
+    assert found.measured.endswith(f"of all clean images {clean[0]:.1f} and {clean[1]:.1f} % are right")
+    assert more_robust("node100", "node1")(grid).rows == (("node100", 0), ("node100", 1), ("node1", 0), ("node1", 1))

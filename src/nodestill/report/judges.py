@@ -1,20 +1,21 @@
 """How the rows of a grid decide on a claim: by an interval, and what reaches over the line in question is undecided.
 
 A judge takes a grid and returns a verdict with the numbers behind it. Of rows that are not there it says nothing but that.
-Where the paper's own comparison changes more than one thing, another judge holds the others.
+Where the paper's own comparison changes more than one thing, another judge holds the others. Claims about robustness:
+`robust_judges`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 
-from nodestill.report.select import mean_evaluations
-from nodestill.report.spread import Spread, combined, difference, mean_of, percent_of, spread
-from nodestill.report.under_attack import attacked, difference_under_attack
+from nodestill.report.spread import Spread, combined, difference
 from nodestill.reproduction.grid_records import GridRecords
 
-TEACHER = "resnet"  # of the best cell
-_SMALL = 0.01  # a trend of less than a point from end to end is none
+BY_ADAM = "kd-adam-scale"  # the distilled NODE(1) that is trained as all students of longer horizons are
+_SMALL = 0.01  # less than a point is no trend, and no gain that is worth a name
+
+Row = tuple[str, int]  # cell and seed
 
 
 class Verdict(Enum):
@@ -28,55 +29,84 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Judged:
-    """A verdict, the numbers behind it in words, and the cells whose rows they are."""
+    """A verdict, the numbers behind it in words, and the rows that these are of: cells and seeds."""
 
     verdict: Verdict
     measured: str
-    cells: tuple[str, ...]
+    rows: tuple[Row, ...] = ()
 
 
-def by_sign(found: Spread | None, wanted: int, what: str, cells: tuple[str, ...]) -> Judged:
+def used(names: Sequence[str], *found: Spread | None) -> tuple[Row, ...]:
+    """Return cells with the seeds that are in any of these numbers."""
+    seeds = sorted({seed for one in found if one is not None for seed in one.of})
+    return tuple((name, seed) for name in names for seed in seeds)
+
+
+def missing(what: str = "") -> Judged:
+    """Return that there are no rows to judge by."""
+    return Judged(Verdict.MISSING, f"{what}: not measured" if what else "not measured")
+
+
+def by_sign(found: Spread | None, wanted: int, what: str, names: Sequence[str]) -> Judged:
     """Return the verdict on a difference that is said to be above (1) or below (-1) zero."""
     if found is None:
-        return Judged(Verdict.MISSING, f"{what}: not measured", ())
+        return missing(what)
     verdict = {wanted: Verdict.SUPPORTED, -wanted: Verdict.CONTRADICTED}.get(found.sign, Verdict.UNDECIDED)
-    return Judged(verdict, f"{what}: {found.points()} points", cells)
+    return Judged(verdict, f"{what}: {found.points()} points", used(names, found))
 
 
 def gain(claimed: float) -> Callable[[GridRecords], Judged]:
     """Judge the paper's own comparison, best distilled less undistilled, against so many percentage points."""
 
     def judge(grid: GridRecords) -> Judged:
-        cells = (grid.best, "node1")
-        found = difference(grid, *cells)
+        names = (grid.best, "node1")
+        found = difference(grid, *names)
         if found is None:
-            return Judged(Verdict.MISSING, "not measured", ())
+            return missing()
         verdict = Verdict.SUPPORTED if 100 * found.low >= claimed else Verdict.UNDECIDED
         verdict = Verdict.CONTRADICTED if 100 * found.high < claimed else verdict
         words = "best distilled (SGD) less undistilled NODE(1) (Adam), two changes at once"
-        return Judged(verdict, f"{words}: {found.points()} points", cells)
+        return Judged(verdict, f"{words}: {found.points()} points", used(names, found))
 
     return judge
 
 
 def gain_by_the_same(grid: GridRecords) -> Judged:
     """Judge distillation alone: the same student, optimiser and rate, without the teacher."""
-    cells = (grid.best, "labels-sgd-scale")
-    return by_sign(difference(grid, *cells), 1, "best distilled less the same on labels", cells)
+    names = (grid.best, "labels-sgd-scale")
+    return by_sign(difference(grid, *names), 1, "best distilled less the same on labels", names)
 
 
 def by_temperature(wanted: int) -> Callable[[GridRecords], Judged]:
     """Judge the hottest temperature less the coldest, mean over teachers; said to be above (1) or below (-1) zero."""
 
     def judge(grid: GridRecords) -> Judged:
-        named = {(cell.depth, cell.temperature): cell.name for cell in grid.cells if "table2" in cell.parts}
-        coldest, hottest = (pick({T for _, T in named if T is not None}) for pick in (min, max))
-        weights = {name: (hottest == T) - (coldest == T) for (_, T), name in named.items() if T in (coldest, hottest)}
-        depths = len(weights) / 2
-        found = combined({name: sign / depths for name, sign in weights.items()}, grid)
-        return by_sign(found, wanted, f"T = {hottest:g} less T = {coldest:g}, mean over teachers", tuple(weights))
+        temperatures = _temperatures(grid)
+        found, what, names = _hotter(grid, temperatures[-1], temperatures[0])
+        return by_sign(found, wanted, what, names)
 
     return judge
+
+
+def limited_by_temperature(grid: GridRecords) -> Judged:
+    """Judge that the hottest temperature adds less than a point to the one below it, mean over teachers."""
+    found, what, names = _hotter(grid, *reversed(_temperatures(grid)[-2:]))
+    if found is None:
+        return missing(what)
+    verdict = Verdict.SUPPORTED if found.high < _SMALL else Verdict.UNDECIDED
+    verdict = Verdict.CONTRADICTED if found.low >= _SMALL else verdict
+    return Judged(verdict, f"{what}: {found.points()} points; limited is less than one", used(names, found))
+
+
+def _temperatures(grid: GridRecords) -> list[float]:
+    return sorted({cell.temperature for cell in grid.cells if "table2" in cell.parts and cell.temperature is not None})
+
+
+def _hotter(grid: GridRecords, hot: float, cold: float) -> tuple[Spread | None, str, tuple[str, ...]]:
+    cells = {cell.name: cell.temperature for cell in grid.cells if "table2" in cell.parts and cell.temperature in (hot, cold)}
+    depths = len(cells) / 2
+    found = combined({name: (1 if hot == T else -1) / depths for name, T in cells.items()}, grid)
+    return found, f"T = {hot:g} less T = {cold:g}, mean over teachers", tuple(cells)
 
 
 def by_teacher(grid: GridRecords) -> Judged:
@@ -86,14 +116,13 @@ def by_teacher(grid: GridRecords) -> Judged:
     centred = {depth: place - (len(depths) - 1) / 2 for place, depth in enumerate(depths)}
     squares = sum(value**2 for value in centred.values()) * len(cells) / len(depths)
     slope = {cell.name: (len(depths) - 1) * centred[cell.depth] / squares for cell in cells if cell.depth is not None}
-    found, names = combined(slope, grid), tuple(slope)
-    what = f"from ResNet-{depths[0]} to ResNet-{depths[-1]} by a straight line"
+    found, what = combined(slope, grid), f"from ResNet-{depths[0]} to ResNet-{depths[-1]} by a straight line"
     if found is None:
-        return Judged(Verdict.MISSING, f"{what}: not measured", ())
+        return missing(what)
     verdict = Verdict.CONTRADICTED if found.sign else Verdict.UNDECIDED
     if not found.sign and max(-found.low, found.high) < _SMALL:
         verdict = Verdict.SUPPORTED
-    return Judged(verdict, f"{what}: {found.points()} points", names)
+    return Judged(verdict, f"{what}: {found.points()} points", used(tuple(slope), found))
 
 
 def beats_its_teacher(some: bool) -> Callable[[GridRecords], Judged]:
@@ -101,95 +130,28 @@ def beats_its_teacher(some: bool) -> Callable[[GridRecords], Judged]:
 
     def judge(grid: GridRecords) -> Judged:
         cells = {cell.name: f"resnet{cell.depth}" for cell in grid.cells if "table2" in cell.parts}
-        confidence = 1 - 0.05 / len(cells)  # Bonferroni: one of many is above its teacher by chance more easily than one of one
-        found = {one: difference(grid, one, other, confidence=confidence) for one, other in cells.items()}
-        known = {name: gap for name, gap in found.items() if gap is not None}
-        if not known:
-            return Judged(Verdict.MISSING, "not measured", ())
-        above = [name for name, gap in known.items() if gap.sign == 1]
-        below = [name for name, gap in known.items() if gap.sign == -1]
-        words = f"of {len(known)} students {len(above)} are above their teacher, {len(below)} below, the others level"
-        all_below = len(below) == len(cells)
-        supported, contradicted = (bool(above), all_below) if some else (all_below, bool(above))
-        verdict = Verdict.SUPPORTED if supported else Verdict.CONTRADICTED if contradicted else Verdict.UNDECIDED
-        return Judged(verdict, words, tuple(known))
+        return _pair_by_pair(grid, list(cells.items()), some, "students beside their teachers")
 
     return judge
 
 
-def more_robust(one: str | None, other: str | None, wanted: int = 1) -> Callable[[GridRecords], Judged]:
-    """Judge whose mean over all radii and both attacks is higher; None is the best cell, `TEACHER` its teacher."""
-
-    def judge(grid: GridRecords) -> Judged:
-        names = [grid.best_teacher if name == TEACHER else name or grid.best for name in (one, other)]
-        about = [grid.first(name).about for name in names]
-        found = difference_under_attack(grid, *names)
-        judged = by_sign(found, wanted, f"{about[0]} less {about[1]}, mean over radii and attacks", tuple(names))
-        clean = " and ".join(percent_of(spread(grid, name)) for name in names)  # few to lose, if few are right
-        return (
-            judged if found is None else replace(judged, measured=f"{judged.measured}; of all clean images {clean} % are right")
-        )
-
-    return judge
+def below_residual_networks(grid: GridRecords) -> Judged:
+    """Judge that each undistilled student of Table 1 is less accurate than each residual network."""
+    networks = [name for name in grid.names("table1") if name.startswith("resnet")]
+    pairs = [(student, network) for student in ("node1", "node100") for network in networks]
+    return _pair_by_pair(grid, pairs, False, "pairs of a NODE and a ResNet")
 
 
-def resists(name: str | None, eps_255: int) -> Callable[[GridRecords], Judged]:
-    """Judge that a cell, None for the best, is right more often than by guessing under PGD at a radius in 1/255."""
-
-    def judge(grid: GridRecords) -> Judged:
-        cell = name or grid.best
-        found, runs = spread(grid, cell, attacked("pgd", eps_255)), grid.named(cell)
-        if found is None:
-            return Judged(Verdict.MISSING, f"PGD {eps_255}/255: not measured", ())
-        chance = mean_of(runs, lambda run: 1 / len(run.recipe["class_names"])) or 0.0
-        verdict = (
-            Verdict.SUPPORTED if found.low > chance else Verdict.CONTRADICTED if found.high < chance else Verdict.UNDECIDED
-        )
-        words = f"{found.percent()} % under PGD at {eps_255}/255 ({found.interval()}), guessing {100 * chance:g}"
-        return Judged(verdict, words, (cell,))
-
-    return judge
-
-
-def remains(percent: float) -> Callable[[GridRecords], Judged]:
-    """Judge that NODE(500) keeps so many percent under PGD at 20/255."""
-
-    def judge(grid: GridRecords) -> Judged:
-        found = spread(grid, "node500", attacked("pgd", 20))
-        if found is None:
-            return Judged(Verdict.MISSING, "PGD 20/255: not measured", ())
-        verdict = Verdict.SUPPORTED if 100 * found.low >= percent else Verdict.UNDECIDED
-        verdict = Verdict.CONTRADICTED if 100 * found.high < percent else verdict
-        return Judged(verdict, f"{found.percent()} % under PGD at 20/255 ({found.interval()})", ("node500",))
-
-    return judge
-
-
-def mechanism(grid: GridRecords) -> Judged:
-    """Show that a horizon is no mechanism: 100·f on [0, 1] is the same function. Of gradients nothing here says anything."""
-    cells = ("kd-node100", "kd-scaled-f")
-    found = difference_under_attack(grid, *cells)
-    if found is None:
-        return Judged(Verdict.MISSING, "not measured", ())
-    words = "distilled NODE(100) less 100·f on [0, 1], by theory the same"
-    return Judged(Verdict.UNDECIDED, f"{words}: {found.points()} points, mean over radii and attacks", cells)
-
-
-def depth(grid: GridRecords) -> Judged:
-    """Judge evaluations of f against the depths of the teachers."""
-    cells = grid.named(grid.best)
-    calls = mean_of(cells, mean_evaluations)
-    depths = sorted(cell.depth for cell in grid.cells if cell.name.startswith("resnet") and cell.depth is not None)
-    if calls is None or not depths:
-        return Judged(Verdict.MISSING, "not measured", ())
-    layers = mean_of(cells, lambda run: run.recipe["model"]["layers"]) or 0.0
-    verdict = Verdict.SUPPORTED if calls > depths[-1] else Verdict.CONTRADICTED if calls < depths[0] else Verdict.UNDECIDED
-    words = f"{calls:.1f} evaluations, {calls * layers:.0f} convolutions in f; ResNets have {depths[0]} to {depths[-1]} layers"
-    return Judged(verdict, words, (grid.best,))
-
-
-def falls_with_the_horizon(grid: GridRecords) -> Judged:
-    """Judge what distillation adds at a horizon of 100 less what it adds at 1, all four trained by Adam."""
-    weights = {"kd-node100": 1.0, "node100": -1.0, "kd-adam-scale": -1.0, "node1": 1.0}
-    found = combined(weights, grid)
-    return by_sign(found, -1, "gain at horizon 100 less gain at 1, by Adam, clean", tuple(weights))
+def _pair_by_pair(grid: GridRecords, pairs: list[tuple[str, str]], some: bool, what: str) -> Judged:
+    """Judge that in some pair, or in none, the first is more accurate than the second."""
+    confidence = 1 - 0.05 / max(1, len(pairs))  # Bonferroni: one of many is above by chance more easily than one of one
+    found = {pair: difference(grid, *pair, confidence=confidence) for pair in pairs}
+    known = {pair: gap for pair, gap in found.items() if gap is not None}
+    if not known:
+        return missing()
+    above, below = (sum(gap.sign == sign for gap in known.values()) for sign in (1, -1))
+    words = f"of {len(known)} {what} the first is above in {above}, below in {below}; the others cannot be told apart"
+    all_below = below == len(pairs)
+    supported, contradicted = (above > 0, all_below) if some else (all_below, above > 0)
+    verdict = Verdict.SUPPORTED if supported else Verdict.CONTRADICTED if contradicted else Verdict.UNDECIDED
+    return Judged(verdict, words, tuple(dict.fromkeys(row for pair, gap in known.items() for row in used(pair, gap))))
