@@ -9,12 +9,14 @@ import pytest
 import fake_runs
 from nodestill.report import write_reproduction
 from nodestill.report.claims import claims_table
-from nodestill.report.controlled import factors, solvers_table, structure
+from nodestill.report.controlled import controls_table, factors, factors_table, structure
 from nodestill.report.grid_figures import attack_figure, heat_map, horizon_figure
 from nodestill.report.grid_page import grid_markdown
 from nodestill.report.reproduced import sections, table1, table2
 from nodestill.report.said import say
-from nodestill.report.spread import spread
+from nodestill.report.solved import change_of, horizons_table, solvers_table
+from nodestill.report.spread import difference, spread
+from nodestill.report.under_attack import about_spent_radii
 from nodestill.reproduction import asked_reproduction
 from nodestill.reproduction.grid_records import read_grid
 from nodestill.reproduction.reproduce import write_listing
@@ -51,9 +53,14 @@ def test_scores_under_other_solvers_say_of_how_many_images_and_seeds(grid):
 
 
 def test_the_figure_compares_horizons_over_all_radii(tmp_path):
-    assert say(made_up(tmp_path, {"kd-node100": 0.9, "kd-adam": 0.3}, 1, part="all"), "figure1")[1].startswith(
-        "Over all radii and attacks a horizon of 100 in place of 1, both distilled by Adam, raises the mean accuracy by +"
-    )
+    """What is lowered is lowered by a number without a minus; and radii are quoted at which something is left."""
+    for one, other, does in ((0.9, 0.3, "raises"), (0.3, 0.9, "lowers")):
+        found = made_up(tmp_path / does, {"kd-node100": one, "kd-adam": other}, 1, part="all")
+        first, second = say(found, "figure1")
+        same = "Over all radii and attacks a horizon of 100 in place of 1, both distilled by Adam,"
+        assert re.fullmatch(rf"{same} {does} the mean accuracy by [0-9.]+ \([0-9.]+ to [0-9.]+\) points\.", second)
+        radii = {row["eps_255"] for row in found.named("node1")[0].run.robustness} - {0}
+        assert first.startswith(f"Under PGD at {min(radii, key=lambda eps: abs(eps - 2))}/255 and 8/255, ")
 
 
 def test_one_cell_has_no_range_to_speak_of(grid):
@@ -151,3 +158,85 @@ def test_figures_draw_what_is_there(grid):
     assert len(attack_figure(grid).axes) == 2
     assert len(attack_figure(grid).axes[0].get_lines()) == 6
     assert [len(panel.get_lines()) for panel in horizon_figure(grid).axes] == [2, 2]
+
+
+def test_controls_say_which_seeds_are_compared_and_how_far_pairs_lie_apart(grid):
+    table = controls_table(grid)
+    at = {row[0]: dict(zip(table.headers, row)) for row in table.rows}
+    found = difference(grid, "stem-only", grid.best)
+    assert at["stem alone, distilled"]["SD of pairs"] == f"{100 * found.deviation:.1f}"
+    assert table.notes[0].startswith("Differences are of the same seeds")
+
+
+def test_teachers_and_the_papers_own_models_are_not_counted_as_controls(grid):
+    table = controls_table(grid)
+    compared = [row[0] for row in table.rows if row[table.headers.index("Compared with")] != "–"]
+    first, second = say(grid, "controls")
+    assert first.startswith(f"Of {len(compared) - 2} controls ")
+    assert first.endswith("the others cannot be told apart.")
+    assert "Not counted: “NODE(100), ResNet-44, T = 10”, " in second
+    assert "“ResNet-44" in second
+
+
+def test_rates_that_tuning_confirms_are_one_choice(grid):
+    def tuned(cell):
+        usual = cell.name.replace("-tuned", "-scale")
+        arm = cell.name.endswith("-tuned")
+        return (
+            replace(cell, folder=next(one.folder for one in grid.cells if (one.name, one.seed) == (usual, cell.seed)))
+            if arm
+            else cell
+        )
+
+    apart = [row[1] for row in factors_table(grid).rows]
+    confirmed = [row[1] for row in factors_table(replace(grid, cells=tuple(tuned(cell) for cell in grid.cells))).rows]
+    assert apart.count("tuned rates") == apart.count("the paper's rates") == 5
+    assert "tuned rates" not in confirmed
+    assert confirmed[:5] == ["the tables' rates, which tuning confirms"] * 5
+    assert len(confirmed) == len(apart) - 5
+
+
+def test_the_gain_says_what_is_inside_of_what_and_whose_epochs_are_few(grid):
+    learning = structure(grid)["learning f, above a random f"]
+    assert f"; {learning.points()} of these are lost where f keeps its random weights." in say(grid, "factors")[1]
+    ((here, there),) = [(here, there) for field, here, there in grid.changes if field == "student.training.epochs"]
+    note = f"At the paper's rates students are undertrained: the paper trains them for {there} epochs, we for {here}."
+    assert note in factors_table(grid).notes
+
+
+def test_a_change_of_solver_has_the_interval_of_the_images_that_changed_class():
+    rows = [{"images": 1000, "difference": -0.01, "agreement": 0.97}]
+    centre = -10 / 1002
+    reach = 1.96 * ((32 / 1002 - centre**2) / 1002) ** 0.5  # Bonett and Price: 30 images changed, by 10 in all
+    assert change_of(rows) == f"-1.00 ({100 * (centre - reach):+.2f} to {100 * (centre + reach):+.2f})"
+
+
+def test_leaving_the_equation_out_is_set_beside_training_without_it(grid):
+    ode = structure(grid)["ODE, above the stem alone"]
+    assert "takes 20.0 points with it" in solvers_table(grid).notes[1]
+    assert f"are {100 * ode.mean:.1f} points behind" in solvers_table(grid).notes[1]
+
+
+def test_the_time_of_an_epoch_is_that_of_the_fastest_beside_the_slowest(grid):
+    def timed(cell):
+        seconds = iter([3.0, 9.0, *[5.0] * len(cell.run.training)])
+        return replace(cell, run=replace(cell.run, training=[{**row, "seconds": next(seconds)} for row in cell.run.training]))
+
+    table = horizons_table(replace(grid, cells=tuple(timed(cell) if cell.name == "node1" else cell for cell in grid.cells)))
+    assert table.rows[0][-1] == "3.0 s to 9.0 s"
+    assert table.rows[1][-1] == "2.0 s"
+    way = grid.named("node1")[0].run.recipe["model"]["solver"]["gradient"]
+    assert f"by `{way}` in “NODE(1), labels”" in table.notes[1]
+
+
+def test_radii_at_which_nothing_is_left_are_named(grid):
+    def weak(cell):
+        if cell.run is None:
+            return cell
+        rows = [{**row, "accuracy": 0.5 if row["eps_255"] < 8 else 0.002} for row in cell.run.robustness]
+        return replace(cell, run=replace(cell.run, robustness=rows))
+
+    radii = {row["eps_255"] for cell in grid.cells for row in cell.run.robustness}
+    (note,) = about_spent_radii(replace(grid, cells=tuple(weak(cell) for cell in grid.cells)))
+    assert [int(eps) for eps in re.findall(r"(\d+)/255", note)] == sorted(eps for eps in radii if eps >= 8)
+    assert note in sections(replace(grid, cells=tuple(weak(cell) for cell in grid.cells)), "claims")[0].table.notes

@@ -19,6 +19,7 @@ from nodestill.report.judges import (
 from nodestill.report.robust_judges import TEACHER, mechanism, more_robust, remains, resists
 from nodestill.report.spread import about_intervals
 from nodestill.report.tables import Table
+from nodestill.report.under_attack import about_spent_radii
 from nodestill.reproduction.grid_records import GridRecords
 
 
@@ -47,6 +48,7 @@ def claims_table(grid: GridRecords) -> Table:
     notes = (
         "Robustness is that under the paper's own attacks, which are weak: a model said to be robust is so under these, and "
         "its accuracies are upper bounds. `nodestill audit` says what they are worth.",
+        *about_spent_radii(grid),
         about_intervals(grid),
     )
     return Table(headers, tuple(rows), notes=notes, keys=tuple(j.verdict.name.lower() for _, j in judged), text_columns=5)

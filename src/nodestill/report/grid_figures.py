@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 from nodestill.report.canvas import COLORS, INK, MUTED, PANEL, finish, name, panels, whole_numbers
-from nodestill.report.controlled import horizon_names, seconds_per_epoch
 from nodestill.report.formats import attack_name
 from nodestill.report.select import mean_evaluations
+from nodestill.report.solved import epoch_seconds, horizon_names
 from nodestill.report.spread import mean_of, spread
 from nodestill.report.under_attack import attacked
 from nodestill.reproduction.grid_records import GridRecords
@@ -75,17 +75,18 @@ def _curve(panel: "matplotlib.axes.Axes", grid: GridRecords, cell: str, attack: 
 
 
 def horizon_figure(grid: GridRecords) -> "matplotlib.figure.Figure":
-    """Draw seconds per epoch and evaluations of f after the last epoch against the horizon, both logarithmic."""
+    """Draw seconds of the fastest epoch and evaluations of f after the last epoch against the horizon, both logarithmic."""
     figure, axes = panels(2, (PANEL[0], PANEL[1]))
     for taught, color in ((False, COLORS["undistilled"]), (True, COLORS["distilled"])):
         names = [cell for cell in horizon_names(grid) if cell.startswith("kd") == taught]
         label = "distilled" if taught else "labels"
-        for panel, read in ((axes[0], seconds_per_epoch), (axes[1], mean_evaluations)):
-            points = [(grid.first(cell).t1, mean_of(grid.named(cell), read)) for cell in names]
+        calls = {cell: mean_of(grid.named(cell), mean_evaluations) for cell in names}
+        for panel, values in ((axes[0], {cell: epoch_seconds(grid, cell) for cell in names}), (axes[1], calls)):
+            points = [(grid.first(cell).t1, value) for cell, value in values.items()]
             known = sorted((t1, value) for t1, value in points if t1 and value)
             if known:
                 panel.plot(*zip(*known), color=color, marker="o", ms=4, lw=1.8, label=label)
-    for panel, title, beside in ((axes[0], "Time", "seconds per epoch"), (axes[1], "Evaluations", "calls of f per image")):
+    for panel, title, beside in ((axes[0], "Time", "seconds, fastest epoch"), (axes[1], "Evaluations", "calls of f per image")):
         if panel.lines:
             panel.set(xscale="log", yscale="log")
         name(panel, title, "horizon t1", beside)

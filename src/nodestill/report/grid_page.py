@@ -19,7 +19,7 @@ _SETS = {"cifar10": "CIFAR-10", "svhn": "SVHN"}
 _DRAWN: Mapping[str, Sequence[tuple[str, Callable]]] = {
     "Table 2": [("Accuracy by teacher and temperature, ours and the paper's", heat_map)],
     "Figure 1": [("Accuracy against radius under PGD and MI-FGSM", attack_figure)],
-    "Horizons": [("Seconds per epoch and evaluations against the horizon", horizon_figure)],
+    "Horizons": [("Seconds of the fastest epoch and evaluations against the horizon", horizon_figure)],
 }
 NO_PICTURES: Mapping[str, str] = {}
 

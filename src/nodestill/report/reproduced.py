@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from nodestill.report.claims import claims_table
-from nodestill.report.controlled import controls_table, factors_table, horizons_table, solvers_table
+from nodestill.report.controlled import controls_table, factors_table
 from nodestill.report.formats import NOTHING, attack_name, count, duration, magnitude
 from nodestill.report.said import say
 from nodestill.report.select import mean_evaluations, training_seconds
+from nodestill.report.solved import horizons_table, solvers_table
 from nodestill.report.spread import (
     Spread,
     about_intervals,
@@ -18,7 +19,7 @@ from nodestill.report.spread import (
     spread,
 )
 from nodestill.report.tables import Table
-from nodestill.report.under_attack import attacked
+from nodestill.report.under_attack import about_spent_radii, attacked
 from nodestill.reproduction.grid_records import GridRecords
 
 
@@ -135,7 +136,7 @@ def figure1_table(grid: GridRecords) -> Table:
         cells = [percent_of(spread(grid, name, attacked(attack, eps))) for attack, eps in places]
         failed = sum(row["failed_images"] for row in _rows(grid, name))
         rows.append((grid.first(name).about, percent_of(spread(grid, name)), *cells, count(failed)))
-    return Table(headers, tuple(rows), attack_notes(grid))
+    return Table(headers, tuple(rows), (*attack_notes(grid), *about_spent_radii(grid)))
 
 
 def _rows(grid: GridRecords, name: str) -> list[dict]:

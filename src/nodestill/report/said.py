@@ -3,11 +3,14 @@
 from collections.abc import Callable
 
 from nodestill.report.claims import claims_table
-from nodestill.report.controlled import factors, horizon_names, seconds_per_epoch, structure
+from nodestill.report.controlled import factors, rates, structure
 from nodestill.report.formats import duration, joined
-from nodestill.report.spread import Spread, combined, difference, hits_of, mean_of, spread
-from nodestill.report.under_attack import attacked, difference_under_attack
+from nodestill.report.solved import change_of, epoch_seconds, horizon_names
+from nodestill.report.spread import Spread, combined, difference, hits_of, spread
+from nodestill.report.under_attack import attacked, difference_under_attack, measured_radius
 from nodestill.reproduction.grid_records import GridRecords
+
+_NEAR = 2  # where something is left to compare
 
 
 def say(grid: GridRecords, table: str) -> tuple[str, ...]:
@@ -42,7 +45,7 @@ def _compared(found: Spread | None, what: str, of: str = "it") -> str | None:
         return None
     if found.sign == 0:
         return f"{what} makes no difference that can be told from none: {found.points()} points."
-    return f"{what} {'raises' if found.sign > 0 else 'lowers'} {of} by {found.points()} points."
+    return f"{what} {'raises' if found.sign > 0 else 'lowers'} {of} by {found.size()} points."
 
 
 def _table2(grid: GridRecords) -> list[str | None]:
@@ -79,32 +82,34 @@ def _table3(grid: GridRecords) -> list[str | None]:
 
 def _figure1(grid: GridRecords) -> list[str | None]:
     names = [name for name in (grid.best, "node1", grid.best_teacher) if hits_of(grid, name, attacked("pgd", 8))]
-    parts = [f"{grid.first(name).about} keeps {_at_eight(grid, name)} %" for name in names]
+    near = measured_radius(grid, names, _NEAR)
+    parts = [f"{grid.first(name).about} keeps {_left(grid, name, near)} and {_left(grid, name, 8)} %" for name in names]
     gap = difference_under_attack(grid, "kd-node100", "kd-adam-scale")
-    first = f"Under PGD at 8/255, {joined(parts)}." if parts else None
+    first = f"Under PGD at {near}/255 and 8/255, {joined(parts)}." if parts else None
     longer = "Over all radii and attacks a horizon of 100 in place of 1, both distilled by Adam,"
     return [first, _compared(gap, longer, "the mean accuracy")]
 
 
-def _at_eight(grid: GridRecords, name: str) -> str:
-    found = spread(grid, name, attacked("pgd", 8))
+def _left(grid: GridRecords, name: str, eps_255: int) -> str:
+    found = spread(grid, name, attacked("pgd", eps_255))
     return "–" if found is None else found.percent()
 
 
 def _controls(grid: GridRecords) -> list[str | None]:
-    gaps = {}
-    for name in grid.names("controls"):
-        against = grid.first(name).compared
-        found = None if against is None else difference(grid, name, against)
+    gaps: dict[bool, dict[str, Spread]] = {True: {}, False: {}}  # of controls, and of teachers and the paper's own models
+    for cell in (grid.first(name) for name in grid.names("controls")):
+        found = None if cell.compared is None else difference(grid, cell.name, cell.compared)
         if found is not None:
-            gaps[grid.first(name).about] = found
-    if not gaps:
+            gaps[not (cell.name.startswith("resnet") or "figure1" in cell.parts)][cell.about] = found
+    found, others = gaps[True], [f"“{about}”, {gap.points()}" for about, gap in gaps[False].items()]
+    if not found:
         return []
-    up, down = ([about for about, found in gaps.items() if found.sign == sign] for sign in (1, -1))
-    largest = max(gaps, key=lambda about: abs(gaps[about].mean))
+    up, down = (sum(gap.sign == sign for gap in found.values()) for sign in (1, -1))
+    largest = max(found, key=lambda about: abs(found[about].mean))
+    beside = f" Not counted: {joined(others)} points." if others else ""
     return [
-        f"Controls above what they are compared with: {len(up)} of {len(gaps)}; below: {len(down)}; the others are level.",
-        f"The largest difference is that of “{largest}”: {gaps[largest].points()} points.",
+        f"Of {len(found)} controls {up} are above what they are compared with, {down} below; the others cannot be told apart.",
+        f"The largest difference is that of “{largest}”: {found[largest].points()} points.{beside}",
     ]
 
 
@@ -114,21 +119,23 @@ def _factors(grid: GridRecords) -> list[str | None]:
     gain, optimiser, taught = (found[name] for name in ("gain", "optimiser", "distillation"))
     first = None
     if gain and optimiser and taught:
-        at = {"tuned": "tuned rates", "scale": "the tables' rates", "paper": "the paper's rates"}[rate]
-        first = (
-            f"At {at} the paper's comparison gives {gain.points()} points, of which the optimiser is {optimiser.points()} and "
-        )
-        first += f"distillation {taught.points()}."
-    parts = [f"{name} {part.points()}" for name, part in structure(grid).items() if part is not None]
-    return [first, f"Of the best cell's accuracy, in points: {joined(parts)}." if parts else None]
+        gives = f"At {rates(grid)[rate]}, the paper's comparison gives {gain.points()} points"
+        first = f"{gives}, of which the optimiser is {optimiser.points()} and distillation {taught.points()}."
+    return [first, _parts(*structure(grid).values())]
+
+
+def _parts(stem: Spread | None, ode: Spread | None, learning: Spread | None) -> str | None:
+    if stem is None or ode is None:
+        return None
+    first = f"Of the best cell's accuracy the stem alone has {stem.points()} points above guessing, the ODE adds {ode.points()}"
+    inside = "" if learning is None else f"; {learning.points()} of these are lost where f keeps its random weights"
+    return f"{first}{inside}."
 
 
 def _solvers(grid: GridRecords) -> list[str | None]:
     rows = [row for cell in grid.cells for row in cell.solvers]
-    changes = {
-        name: [row["difference"] for row in rows if row["name"] == name] for name in ("finer", "other order", "no equation")
-    }
-    parts = {name: f"{100 * sum(some) / len(some):+z.2f}" for name, some in changes.items() if some}
+    changes = {name: [row for row in rows if row["name"] == name] for name in ("finer", "other order", "no equation")}
+    parts = {name: change_of(some) for name, some in changes.items() if some}
     if len(parts) < 3:
         return []
     return [
@@ -141,10 +148,10 @@ def _horizons(grid: GridRecords) -> list[str | None]:
     names = [name for name in horizon_names(grid) if name.startswith("node")]
     if len(names) < 2:
         return []
-    ends = [(grid.first(name).about, mean_of(grid.named(name), seconds_per_epoch)) for name in (names[0], names[-1])]
+    ends = [(grid.first(name).about, epoch_seconds(grid, name)) for name in (names[0], names[-1])]
     failed = sum(row["failed_images"] for name in names for cell in grid.named(name).values() for row in cell.run.robustness)
     return [
-        f"An epoch takes {duration(ends[0][1])} with {ends[0][0]} and {duration(ends[1][1])} with {ends[1][0]}.",
+        f"The fastest epoch takes {duration(ends[0][1])} with {ends[0][0]} and {duration(ends[1][1])} with {ends[1][0]}.",
         f"Of the attacked images, {failed} met the limit on steps or another failure of a solve; they count as not robust.",
     ]
 

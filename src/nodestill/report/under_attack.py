@@ -10,10 +10,12 @@ from typing import Any
 from nodestill.experiments.records import RunRecords
 from nodestill.flags import from_hex
 from nodestill.intervals import paired_interval
+from nodestill.report.formats import joined
 from nodestill.report.spread import Hits, Measured, Spread, combined
 from nodestill.reproduction.grid_records import GridRecords
 
 _ATTACKS = ("pgd", "mi-fgsm")  # the paper's
+_SPENT = 0.01  # nothing is left of an accuracy below that
 
 
 def attacked(attack: str, eps_255: int, first: int | None = None) -> Measured:
@@ -75,6 +77,16 @@ def measured_radius(records: GridRecords, names: Sequence[str], wanted: int) -> 
     runs = [cell.run for name in names for cell in records.named(name).values()]
     radii = {row["eps_255"] for run in runs for row in _rows(run) if row["attack"] == "pgd"}
     return min(radii or {wanted}, key=lambda eps: (abs(eps - wanted), eps))
+
+
+def about_spent_radii(records: GridRecords) -> tuple[str, ...]:
+    """Return a note on radii at which no attacked model is right on one image in a hundred; none if there are no such."""
+    shares: dict[int, float] = {}
+    for row in (row for cell in records.cells if cell.run is not None for row in _rows(cell.run)):
+        shares[row["eps_255"]] = max(shares.get(row["eps_255"], 0.0), row["accuracy"])
+    spent = [f"{eps}/255" for eps, share in sorted(shares.items()) if share < _SPENT]
+    at = f"At {joined(spent)} every model is below 1 %: these radii count in means over radii as all others do, and pull them "
+    return (f"{at}and their differences towards zero.",) if spent else ()
 
 
 def _rows(run: RunRecords) -> list[Mapping[str, Any]]:
