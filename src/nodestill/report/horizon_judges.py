@@ -70,5 +70,5 @@ def falls_with_the_horizon(grid: GridRecords) -> Judged:
     words = f"by Adam, clean, the gain is {at_long.points()} at horizon 100 and {at_one.points()} at 1; {judged.measured}"
     rows = used(names[:2], at_long) + used(names[2:], at_one)
     if judged.verdict is Verdict.SUPPORTED and at_one.sign < 1:
-        return Judged(Verdict.UNDECIDED, f"{words}; at 1 there is no gain to fall", rows)
+        return Judged(Verdict.UNDECIDED, f"{words}; at 1 no gain is shown that could fall", rows)
     return Judged(judged.verdict, words, rows)

@@ -130,7 +130,7 @@ def beats_its_teacher(some: bool) -> Callable[[GridRecords], Judged]:
 
     def judge(grid: GridRecords) -> Judged:
         cells = {cell.name: f"resnet{cell.depth}" for cell in grid.cells if "table2" in cell.parts}
-        return _pair_by_pair(grid, list(cells.items()), some, "students beside their teachers")
+        return _pair_by_pair(grid, list(cells.items()), some, "pairs of a student and its teacher")
 
     return judge
 
@@ -150,7 +150,7 @@ def _pair_by_pair(grid: GridRecords, pairs: list[tuple[str, str]], some: bool, w
     if not known:
         return missing()
     above, below = (sum(gap.sign == sign for gap in known.values()) for sign in (1, -1))
-    words = f"of {len(known)} {what} the first is above in {above}, below in {below}; the others cannot be told apart"
+    words = f"of {len(known)} {what}, the first is above in {above}, below in {below}; the others cannot be told apart"
     all_below = below == len(pairs)
     supported, contradicted = (above > 0, all_below) if some else (all_below, above > 0)
     verdict = Verdict.SUPPORTED if supported else Verdict.CONTRADICTED if contradicted else Verdict.UNDECIDED
