@@ -198,7 +198,8 @@ def _horizons(grid: Grid) -> list[Cell]:
     """Return other end times under SGD and a teacher, and f scaled by 100 on [0, 1] for the two NODE(100)."""
     best, found = grid.best(), []
     for t1 in (2.0, 5.0):
-        found.append(_changed(best, f"kd-end-{t1:g}", f"end time {t1:g}, distilled, SGD", replace(_student(best), t1=t1)))
+        ended = _changed(best, f"kd-end-{t1:g}", f"end time {t1:g}, distilled, SGD", replace(_student(best), t1=t1))
+        found.append(replace(ended, parts=(*_HERE, Part.CLAIMS)))
     for base in (grid.undistilled(LONGER), grid.distilled_long()):
         model = replace(_student(base), t1=1.0, f_scale=LONGER)
         taught = "distilled" if base.teacher else "labels"
