@@ -23,6 +23,7 @@ class Problem(NamedTuple):
     t0: float
     sign: float  # -1 to solve backwards in time
     targets: tuple[float, ...]  # distances from t0 to land on, increasing; the last one is the end
+    raises: bool = True  # whether one image that cannot be gone back with fails the backward pass
 
     def time(self, travelled: PerImage) -> PerImage:
         """Return the time at a distance from t0."""
@@ -44,6 +45,7 @@ class Progress:
     attempts: int = 0
     sizes: list[PerImage] = field(default_factory=list)  # one row an attempt
     ends: list[Tensor] = field(default_factory=list)  # the state at each target
+    reconstruction_error: PerImage | None = None  # of a reversible solve, written by its backward pass
 
     def stats(self) -> SolveStats:
         """Return what each image cost."""

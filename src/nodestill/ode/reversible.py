@@ -4,7 +4,8 @@
     z' = z - psi(-h, t + h, y')                      z(t0) = y(t0)
 
 is undone by  z = z' + psi(-h, t + h, y'),  y = (y' - (1 - lam) z - psi(h, t, z)) / lam.  In floating point this comes out at
-y0 only nearly: the difference is measured at the end of every backward pass, logged, and refused above a bound.
+y0 only nearly: the difference is measured at the end of every backward pass (`Solution.reconstruction_error`), and an image
+for which it is above a bound is refused a gradient. A step of size 0 stands still.
 
 Source: McCallum and Foster 2024, "Efficient, Accurate and Stable Gradients for Neural ODEs" (arXiv 2410.11648), section 3.
 """
@@ -37,16 +38,19 @@ class ReversibleSolve(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.frozen = frozen_weights(problem.field.dynamics)
         progress, z = nowhere(y0), y0
-        travelled = progress.size
+        travelled, way = progress.size, None
         for h in sizes[0]:
             signed, t = problem.sign * h, problem.time(travelled)
-            progress.y, z = _forth(problem.field, t, signed, progress.y, z)
+            progress.y, z = _still(h, (progress.y, z), _forth(problem.field, t, signed, progress.y, z))
+            way = (rms(progress.y - y0) / h * problem.targets[-1]).nan_to_num(nan=torch.inf) if way is None else way
             travelled = travelled + h
-            progress.evaluations += 4
+            progress.evaluations += 4 * (h > 0)
             progress.sizes.append(h)
         progress.status[(travelled - problem.targets[-1]).abs() > 1e-9 * problem.targets[-1]] = Status.STEP_LIMIT
         progress.status[~torch.isfinite(rms(progress.y))] = Status.NON_FINITE
+        progress.reconstruction_error = torch.full_like(travelled, torch.nan)
         ctx.problem, ctx.sizes, ctx.parameters, ctx.device = problem, sizes[0], parameters, y0.device
+        ctx.size, ctx.missed_by = _size(y0, progress.y.detach(), way), progress.reconstruction_error
         ctx.save_for_backward(y0, progress.y.detach(), z, travelled, progress.status, *parameters)
         found.append(progress)
         error = progress.error.to(y0.dtype)
@@ -57,36 +61,71 @@ class ReversibleSolve(torch.autograd.Function):
     @first_derivative_only
     @without_autocast
     def backward(ctx: Any, of_error: Tensor | None, of_y: Tensor) -> tuple[Tensor | None, ...]:
+        if len(of_y) == 0:
+            return None, None, None, of_y, *map(torch.zeros_like, ctx.parameters)
         y0, y, z, travelled, status = ctx.saved_tensors[:5]  # refuses if y0 or a weight was changed in place
         check_scope(ctx.problem, y0, ctx.parameters, ctx.frozen)
-        failed = like_state(failures(status), y).bool()
-        bar_y, bar_z = torch.where(failed, 0.0, of_y), torch.zeros_like(of_y)
-        y0, y, z = (torch.where(failed, 0.0, state) for state in (y0, y, z))
         wanted = asked_for(ctx, ctx.parameters)
-        gradients: list[Tensor | None] = [None] * len(wanted)
-        for h in reversed(ctx.sizes):
-            travelled = travelled - h
-            signed, t = ctx.problem.sign * h, ctx.problem.time(travelled)
-            y, z, bar_y, bar_z, new = _back(ctx.problem.field, t, signed, (y, z), (bar_y, bar_z), wanted)
-            gradients = [add(total, part) for total, part in zip(gradients, new, strict=True)]
-        _require_reconstruction(torch.where(failed, 0.0, y), y0)
+        going = torch.nonzero(~failures(status) & of_y.ne(0).flatten(1).any(1))[:, 0]
+        starts, bar, gradients = _way_back(ctx, (y, z, travelled, of_y), going, wanted)
+        ctx.missed_by[going] = reconstruction_error(y0[going], starts, ctx.size[going])
+        lost = ~(ctx.missed_by[going] <= _LARGEST_ERROR)
+        missed, going = going[lost], going[~lost]
+        if len(missed):
+            _refuse(ctx, missed, y0.dtype)
+            _, bar, gradients = _way_back(ctx, (y, z, travelled, of_y), going, wanted)
+        whole = torch.zeros_like(of_y)
+        whole[going], whole[missed] = bar, torch.nan
         by_parameter = dict(zip(map(id, wanted), gradients, strict=True))
-        return None, None, None, bar_y + bar_z, *[by_parameter.get(id(p)) for p in ctx.parameters]
+        return None, None, None, whole, *[by_parameter.get(id(p)) for p in ctx.parameters]
 
 
-def reconstruction_error(start: Tensor, reconstructed: Tensor) -> float:
-    """Return the largest RMS difference of an image from its start, relative to the RMS of the start."""
-    return float((rms(reconstructed - start) / rms(start).clamp_min(1e-30)).max())
+def reconstruction_error(start: Tensor, reconstructed: Tensor, size: PerImage) -> PerImage:
+    """Return the RMS difference of each image from its start, in units of its size."""
+    return rms(reconstructed - start) / size.clamp_min(torch.finfo(size.dtype).tiny)
 
 
-def _require_reconstruction(reconstructed: Tensor, start: Tensor) -> None:
-    error = reconstruction_error(start, reconstructed)
-    _log.debug("reversible solve: start reconstructed to a relative error of %.1e", error)
-    if not error <= _LARGEST_ERROR:
-        raise SolveError(
-            f"Going backwards the reversible solve missed its start by {error:.1e} of its size, expected at most "
-            f"{_LARGEST_ERROR:g}, so its gradient would be wrong. Take fewer steps, solve in float64, or use another method."
-        )
+def _size(start: Tensor, end: Tensor, way: PerImage | None) -> PerImage:
+    """Return what the error of a reconstructed start is measured by: the size of the start, or of the end if that is larger.
+
+    A start may be zero. An end that grew by more than `way`, which the first step would make if all went on like it, counts
+    no more: an error of the size of the start is not small because the end is far away.
+    """
+    return rms(start) if way is None else torch.maximum(rms(start), torch.minimum(rms(end), way))
+
+
+def _refuse(ctx: Any, missed: Tensor, dtype: torch.dtype) -> None:
+    """Raise for the images that missed their start, or log them if the solve was asked not to raise."""
+    names = ", ".join(map(str, missed[:5].tolist())) + (", ..." if len(missed) > 5 else "")
+    remedy = "solve in float64, or use another method" if dtype == torch.float32 else "or use another method"
+    message = (
+        f"Going backwards the reversible solve missed the start of {len(missed)} of {len(ctx.missed_by)} images (at positions "
+        f"{names}) by up to {float(ctx.missed_by[missed].max()):.1e} of their size, expected at most {_LARGEST_ERROR:g}, so "
+        f"their gradient would be wrong. Take fewer steps, or more if f is stiff, {remedy}."
+    )
+    if ctx.problem.raises:
+        raise SolveError(message)
+    _log.warning("%s It is not a number for these, and they have no share in that of the weights.", message)
+
+
+def _way_back(
+    ctx: Any, ends: tuple[Tensor, ...], going: Tensor, wanted: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+    """Return the starts of some images made again, the gradient there, and that of the parameters."""
+    y, z, travelled, bar_y = (part[going] for part in ends)
+    bar_z, gradients = torch.zeros_like(bar_y), [None if len(going) else torch.zeros_like(p) for p in wanted]
+    for h in (row[going] for row in reversed(ctx.sizes if len(going) else ())):  # f need not bear a batch of none
+        travelled = travelled - h
+        signed, t = ctx.problem.sign * h, ctx.problem.time(travelled)
+        *found, new = _back(ctx.problem.field, t, signed, (y, z), (bar_y, bar_z), wanted)
+        y, z, bar_y, bar_z = _still(h, (y, z, bar_y, bar_z), found)
+        gradients = [add(total, part) for total, part in zip(gradients, new, strict=True)]
+    return y, bar_y + bar_z, gradients
+
+
+def _still(h: PerImage, old: Sequence[Tensor], new: Sequence[Tensor]) -> list[Tensor]:
+    """Return the new values of those images that move, and the old ones of those whose step is 0."""
+    return [torch.where(like_state(h != 0, b).bool(), b, a) for a, b in zip(old, new, strict=True)]
 
 
 def _forth(field: Field, t: PerImage, h: PerImage, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,8 +159,8 @@ def _increment(field: Field, t: PerImage, h: PerImage, x: Tensor, *, keep: bool)
     """Return h f(t + h/2, x + h/2 f(t, x)), and the two evaluations if they are to be kept."""
     size = like_state(h, x)
     slope, first = evaluate(field, t, x, keep)
-    slope, second = evaluate(field, t + h / 2, x + size / 2 * slope, keep)
-    return size * slope, first + second
+    slope, second = evaluate(field, t + h / 2, x + size / 2 * slope.to(x.dtype), keep)
+    return size * slope.to(x.dtype), first + second
 
 
 def _pull_back_increment(

@@ -69,11 +69,13 @@ def solve(
         )
     targets = _targets(t0, t1, times)
     sign = math.copysign(1.0, t1 - t0)
-    problem = Problem(Field(dynamics, solver.precision, solver.compiled), tableau(solver.method), solver, t0, sign, targets)
+    field = Field(dynamics, solver.precision, solver.compiled)
+    problem = Problem(field, tableau(solver.method), solver, t0, sign, targets, raises)
     progress, error, ends = differentiable(problem, _sizes(problem, replay, y0), _dense(y0))
     at_times = torch.stack(ends[: len(times)]) if times else no_times(y0)
     record = _record(progress, y0)
-    solution = Solution(ends[-1], progress.stats(), at_times, progress.status, record, error)
+    missed = progress.reconstruction_error
+    solution = Solution(ends[-1], progress.stats(), at_times, progress.status, record, error, missed)
     return solution.require_success(solver, t1) if raises else solution
 
 

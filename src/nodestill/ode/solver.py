@@ -149,6 +149,8 @@ class Solution(NamedTuple):
     status: Int[Tensor, " batch"]  # a `Status` per image
     steps: StepRecord
     error: Float[Tensor, " batch"]  # sum over accepted steps of the error estimate's RMS, in units of y; 0 if steps were given
+    reconstruction_error: Float64[Tensor, " batch"] | None = None  # REVERSIBLE: by how much of its size the way back missed the
+    # start of an image; written by the backward pass, NaN where none went back. Other methods: None
 
     def require_success(self, solver: Solver, t1: float) -> "Solution":
         """Return this solution if every image arrived.
