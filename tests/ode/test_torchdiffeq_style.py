@@ -5,7 +5,7 @@ import torch
 
 from nodestill.errors import InputError
 from nodestill.ode import odeint, odeint_adjoint
-from ode_oracles import Net, spread
+from ode_oracles import Field, Net, spread
 
 TIMES = torch.tensor([0.2, 0.5, 1.4], dtype=torch.float64)
 
@@ -44,12 +44,48 @@ def test_fixed_steps_are_torchdiffeqs():
         ({"options": {"norm": 1}}, "norm"),
         ({"t": torch.tensor([0.0], dtype=torch.float64)}, "at least two times"),
         ({"t": torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64)}, "order of travel"),
+        ({"t": TIMES.clone().requires_grad_()}, "t requires a gradient.*detach"),
+        ({"options": {"step_size": 0.1}}, "'step_size' has no effect: dopri5"),
+        ({"method": "rk4", "options": {"first_step": 0.1}}, "'first_step' has no effect: rk4"),
+        ({"method": "rk4", "options": {"max_num_steps": 9}}, "'max_num_steps' has no effect: rk4"),
+        ({"method": "rk4", "options": {"step_size": float("inf")}}, "step_size must be positive and finite"),
+        ({"event_fn": lambda t, y: y[0]}, "event_fn must be None"),
     ],
 )
 def test_refusals(settings, message):
     arguments = {"t": TIMES, **settings}
     with pytest.raises(InputError, match=message):
         odeint(Net(), spread(), **arguments)
+
+
+@pytest.mark.parametrize("name", ["rtol", "atol", "method", "options", "params"])
+def test_arguments_of_the_adjoint_solve_are_refused_unless_none(name):
+    f, y0 = Net(), spread()
+    plain = odeint_adjoint(f, y0, TIMES, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():  # times that nobody differentiates may require a gradient
+        same = odeint_adjoint(f, y0, TIMES.clone().requires_grad_(), rtol=1e-4, atol=1e-4, **{f"adjoint_{name}": None})
+    assert torch.equal(plain.detach(), same)
+    with pytest.raises(InputError, match=f"adjoint_{name} must be None"):
+        odeint_adjoint(f, y0, TIMES, **{f"adjoint_{name}": ()})
+
+
+def test_no_method_is_dopri5():
+    f, y0 = Net(), spread()
+    assert torch.equal(odeint(f, y0, TIMES, method=None), odeint(f, y0, TIMES, method="dopri5"))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(("size", "steps"), [(0.7, 2), (1.5, 1), (0.4, 3), (0.1, 10), (0.001, 1000)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_step_is_larger_than_asked_for(size, steps, dtype):
+    torchdiffeq = pytest.importorskip("torchdiffeq")
+    calls = []
+    f = Field(lambda t, y: calls.append(len(y)) or 0 * y, dtype)
+    call = {"y0": spread(dtype=dtype), "t": torch.tensor([0.0, 1.0], dtype=dtype), "method": "euler"}
+    odeint(f, **call, options={"step_size": size})
+    assert len(calls) == steps
+    torchdiffeq.odeint(lambda t, y: calls.append(0) or 0 * y, **call, options={"step_size": size})
+    assert len(calls) == 2 * steps
 
 
 @pytest.mark.parity

@@ -7,15 +7,19 @@ What differs, on purpose:
 - f is called with t of shape (batch, 1, ..., 1), not as a scalar. It broadcasts against y; a f that ignores t needs no change.
 - Asked-for times are landed on instead of interpolated, so more of them cost more steps.
 - `odeint` differentiates the steps that were taken, with their sizes held constant, and keeps one state a step instead of the
-  graph. f must be a `torch.nn.Module`: gradients flow to its parameters and to y0, not to t. If f closes over another tensor
-  that requires a gradient, the backward pass refuses.
+  graph. f must be a `torch.nn.Module`: gradients flow to its parameters and to y0. A t that requires a gradient is refused; if
+  f closes over another tensor that requires one, the backward pass refuses.
 - A failed element raises `SolveError` instead of going on, and there is a step limit.
 - y0 is one tensor with a batch dimension. Tuples, events, per-parameter tolerances and arguments of the adjoint solve do not
-  exist here. Tolerances are keyword arguments. The options are those named below.
+  exist here: those that torchdiffeq takes are taken if they are None, and refused otherwise. The options are those named below,
+  and one that the method would ignore is refused instead of warned of.
 - The methods are those of `Method`. rk4 is the classical one; torchdiffeq's is the 3/8 rule. heun-euler is the method that
   torchdiffeq's adaptive_heun is made after. Without `step_size` a fixed-step method takes one step from time to time, as there.
+  With one, it takes as many steps as torchdiffeq, none larger than asked for; but if the size does not divide the way, all
+  steps are made equal instead of the last one smaller, and those between two times are equal and rounded up in number.
 """
 
+import math
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, TypeVar
@@ -29,7 +33,7 @@ from nodestill.ode.solve import solve
 from nodestill.ode.solver import GradientMode, Method, Solver, StepControl
 
 _Choice = TypeVar("_Choice", bound=Enum)
-_OPTIONS = {"max_num_steps", "first_step", "step_size", "step_control"}
+_OF_ADAPTIVE, _OF_FIXED = {"max_num_steps", "first_step", "step_control"}, {"step_size", "step_control"}
 
 
 def odeint(
@@ -39,28 +43,32 @@ def odeint(
     *,
     rtol: float = 1e-7,
     atol: float = 1e-9,
-    method: str = "dopri5",
+    method: str | None = None,
     options: Mapping[str, object] | None = None,
+    event_fn: object = None,
 ) -> Float[Tensor, "times batch *state"]:
     """Solve dy/dt = func(t, y), y(t[0]) = y0, and return y at all times t; see the module for what differs.
 
     Args:
         func: f(t, y) with t of shape (batch, 1, ..., 1), returning the shape of y.
         y0: Initial states.
-        t: Increasing or decreasing times, at least two; the first belongs to y0.
+        t: Increasing or decreasing times, at least two; the first belongs to y0. No gradient flows to them.
         rtol: Relative tolerance, torchdiffeq's default.
         atol: Absolute tolerance, torchdiffeq's default.
-        method: Value of a `Method`: dopri5, bosh3, rk4, euler, midpoint, ...
-        options: `max_num_steps`, `first_step`, `step_size` (fixed-step methods), `step_control` (per_image or shared).
+        method: Value of a `Method`: dopri5 (also if None), bosh3, rk4, euler, midpoint, ...
+        options: `max_num_steps`, `first_step` (adaptive methods), `step_size` (fixed-step methods), `step_control` (per_image
+            or shared).
+        event_fn: torchdiffeq's; None alone is taken.
 
     Returns:
         States at t, the first being y0: shape (times, batch, ...).
 
     Raises:
-        InputError: If t, the method or an option cannot be used.
+        InputError: If t, the method or an option cannot be used, or t requires a gradient.
         SolveError: If an element did not arrive.
     """
-    return _solved(func, y0, t, _solver(t, rtol, atol, method, options or {}, GradientMode.RECOMPUTE))
+    _refuse({"event_fn": event_fn})
+    return _solved(func, y0, t, _solver(t, rtol, atol, method or "dopri5", options or {}, GradientMode.RECOMPUTE))
 
 
 def odeint_adjoint(
@@ -70,14 +78,35 @@ def odeint_adjoint(
     *,
     rtol: float = 1e-7,
     atol: float = 1e-9,
-    method: str = "dopri5",
+    method: str | None = None,
     options: Mapping[str, object] | None = None,
+    event_fn: object = None,
+    adjoint_rtol: object = None,
+    adjoint_atol: object = None,
+    adjoint_method: object = None,
+    adjoint_options: object = None,
+    adjoint_params: object = None,
 ) -> Float[Tensor, "times batch *state"]:
     """Solve as `odeint`, with the gradient of the continuous adjoint equation: constant memory, a different gradient.
 
-    Arguments, result and errors are those of `odeint`.
+    Arguments, result and errors are those of `odeint`. The way back has the method, tolerances and options of the way there,
+    and differentiates by all parameters of f, so that of torchdiffeq's `adjoint_...` None alone is taken.
     """
-    return _solved(func, y0, t, _solver(t, rtol, atol, method, options or {}, GradientMode.ADJOINT))
+    theirs = {"adjoint_rtol": adjoint_rtol, "adjoint_atol": adjoint_atol, "adjoint_method": adjoint_method}
+    _refuse({"event_fn": event_fn, **theirs, "adjoint_options": adjoint_options, "adjoint_params": adjoint_params})
+    return _solved(func, y0, t, _solver(t, rtol, atol, method or "dopri5", options or {}, GradientMode.ADJOINT))
+
+
+def _refuse(arguments: Mapping[str, object]) -> None:
+    """Refuse what torchdiffeq takes and we do not have, unless it is None as by default."""
+    given = [name for name, value in arguments.items() if value is not None]
+    if "event_fn" in given:
+        raise InputError("event_fn must be None: a solve here knows times, not events. Solve to a time t[-1].")
+    if given:
+        raise InputError(
+            f"{given[0]} must be None: the way back has the settings of the way there, and the parameters of f. "
+            "Leave it out, and set rtol, atol, method and options for both; freeze the parameters that need no gradient."
+        )
 
 
 def _solved(func: nn.Module, y0: Tensor, t: Tensor, solver: Solver) -> Tensor:
@@ -89,10 +118,10 @@ def _solved(func: nn.Module, y0: Tensor, t: Tensor, solver: Solver) -> Tensor:
 def _solver(t: Tensor, rtol: float, atol: float, method: str, options: Mapping[str, object], gradient: GradientMode) -> Solver:
     if t.dim() != 1 or len(t) < 2:
         raise InputError(f"t must hold at least two times in one dimension, got shape {tuple(t.shape)}. Pass start and end.")
-    unknown = set(options) - _OPTIONS
-    if unknown:
-        raise InputError(f"Unknown option {sorted(unknown)[0]!r}. There are: {', '.join(sorted(_OPTIONS))}.")
+    if t.requires_grad and torch.is_grad_enabled():
+        raise InputError("t requires a gradient, and no gradient flows to times here. Pass t.detach().")
     chosen = _member(Method, method, "method")
+    _check_options(chosen, set(options))
     return Solver(
         method=chosen,
         rtol=rtol,
@@ -112,10 +141,21 @@ def _member(kind: type[_Choice], value: object, what: str) -> _Choice:
     return known[value]
 
 
+def _check_options(method: Method, given: set[str]) -> None:
+    unknown = sorted(given - _OF_ADAPTIVE - _OF_FIXED)
+    if unknown:
+        raise InputError(f"Unknown option {unknown[0]!r}. There are: {', '.join(sorted(_OF_ADAPTIVE | _OF_FIXED))}.")
+    ignored = sorted(given - (_OF_ADAPTIVE if method.is_adaptive else _OF_FIXED))
+    if ignored:
+        kind = "chooses its own steps" if method.is_adaptive else "takes equal steps"
+        raise InputError(f"Option {ignored[0]!r} has no effect: {method.value} {kind}. Leave it out, or choose another method.")
+
+
 def _steps(t: Tensor, step_size: Any) -> int:
-    """Return the number of steps of a fixed-step method, of the size given; without one, one for each stretch between times."""
+    """Return the number of steps of a fixed-step method, none larger than asked for; without a size, one for each stretch."""
     if step_size is None:
         return 1
-    if not step_size > 0:
-        raise InputError(f"step_size must be positive, got {step_size}. Leave it out for a step a stretch.")
-    return max(1, round(abs(float(t[-1] - t[0])) / step_size))
+    if not 0 < step_size < math.inf:
+        raise InputError(f"step_size must be positive and finite, got {step_size}. Leave it out for a step a stretch.")
+    ratio = abs(float(t[-1]) - float(t[0])) / float(step_size)
+    return max(1, math.ceil(ratio * (1 - 1e-6)))  # the quotient of rounded numbers may lie just above a whole one
