@@ -76,6 +76,8 @@ def _converts(event):
         {"times": (math.nan,)},
         {"replay": StepRecord(torch.ones(1, 3, dtype=torch.float64))},
         {"replay": StepRecord(torch.ones(1, 2, dtype=torch.float64)), "times": (0.5,)},
+        {"replay": StepRecord(torch.ones(2, dtype=torch.float64))},
+        {"solver": Solver(precision=Precision.BFLOAT16)},
         {"dynamics": Field(lambda t, y: y[:, :1])},
         {"dynamics": Field(lambda t, y: y[0])},
         {"dynamics": Field(lambda t, y: (y, y))},
@@ -91,10 +93,10 @@ def test_what_cannot_be_meant_is_refused(change):
 @pytest.mark.parametrize(
     "settings",
     [{"rtol": 0.0}, {"atol": -1.0}, {"rtol": math.nan}, {"max_steps": 0}, {"first_step": 0.0}, {"steps": 3},
-     {"method": Method.RK4}, {"method": Method.RK4, "steps": 0}],
+     {"atol": math.inf}, {"kept_bytes": -1}, {"first_step": math.inf}, {"steps": 0, "method": Method.RK4}],
 )  # fmt: skip
 def test_settings_that_cannot_be_meant_are_refused(settings):
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=next(iter(settings))):
         Solver(**settings)
 
 
@@ -112,3 +114,8 @@ def test_a_start_from_outside_inference_mode_is_watched_inside_it():
         solve(Field(lambda t, y: torch.relu_(y)), y0, 0.0, 1.0, Solver())
     with torch.inference_mode():  # states that have no count of changes are solved as before
         assert solve(HARMONIC, torch.ones(1, 2, dtype=torch.float64), 0.0, 1.0, Solver()).y1.is_inference()
+
+
+def test_a_fixed_step_method_needs_its_steps():
+    with pytest.raises(InputError, match="rk4 takes a whole number of steps"):
+        Solver(Method.RK4)

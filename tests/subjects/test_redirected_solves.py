@@ -181,3 +181,13 @@ def test_an_autocast_goes_on_inside_f():
     with redirected() as solves, torch.autocast("cpu", torch.bfloat16):
         odeint(f, y0, TIMES, rtol=1e-2, atol=1e-2)
     assert solves[0].asked.precision is Precision.BFLOAT16
+
+
+def test_an_autocast_leaves_a_float64_state_alone():
+    f, y0 = Dynamics(), states()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = odeint(f, y0, TIMES, **TIGHT)
+        with redirected() as solves:
+            found = odeint(f, y0, TIMES, **TIGHT)
+    assert solves[0].asked.precision is Precision.FLOAT32
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)

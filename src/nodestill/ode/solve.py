@@ -5,7 +5,8 @@ what was done. It does not interpolate (asked-for times are landed on) and has n
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
 
 import torch
 from jaxtyping import Float
@@ -17,6 +18,7 @@ from nodestill.ode.progress import Problem, Progress, Sizes
 from nodestill.ode.solver import Method, Solution, Solver, StepRecord, no_times
 from nodestill.ode.step import Field, PerImage
 from nodestill.ode.tableaus import tableau
+from nodestill.precision import Precision
 
 
 def solve(
@@ -40,20 +42,22 @@ def solve(
         dynamics: f, called as f(t, y) with t of shape (batch, 1, ..., 1); returns the shape of y. It must be deterministic,
             and treat each element of the batch on its own. Gradients flow to its parameters.
         y0: Initial states, float32 or float64; finite.
-        t0: Start of the time interval.
+        t0: Start of the time interval. No gradient flows to times: a tensor that requires one is refused.
         t1: End of the time interval; may lie before t0.
         solver: Method, tolerances, limits, gradient mode, precision of f.
         times: Times to report the state at, strictly between t0 and t1 or equal to t1, in the order of travel.
         replay: Steps of an earlier solve over the same interval, to be taken again without error control.
-        raises: Whether a failed image raises. If not, its status says so and its state is not a number.
+        raises: Whether a failed image raises. If not, its status says so and its state is not a number. A reversible solve
+            that misses the start of an image on the way back raises then or gives it a gradient that is not a number.
 
     Returns:
         The solution: end state, states at `times`, and per image evaluations, steps, status and error estimate.
 
     Raises:
-        InputError: If y0 is not floating point, `times` are out of order, `replay` does not fit the batch, or f does not
-            return the shape of y or changes t or y in place. In the backward pass: if f reads a tensor whose gradient would
-            be lost, if its weights are others by now, or if a second derivative is asked for.
+        InputError: If y0 is not floating point or of another dtype than the solver's precision needs, a time requires a
+            gradient, `times` are out of order, `replay` does not fit the batch, or f does not return the shape of y or
+            changes t or y in place. In the backward pass: if f reads a tensor whose gradient would be lost, if its weights
+            are others by now, or if a second derivative is asked for.
         SolveError: If an image did not arrive and `raises`.
 
     Source:
@@ -61,8 +65,9 @@ def solve(
         steps before a target are made equal; the target is landed on, not interpolated.
     """
     _check_kinds(dynamics, y0, solver, replay)
-    times = tuple(float(t) for t in times)
-    _check(y0, t0, t1, times, replay)
+    t0, t1, times = _time("t0", t0), _time("t1", t1), _times(times)
+    _check(y0, t0, t1, times, solver)
+    _check_record(replay, len(y0), times)
     if times and solver.method is Method.REVERSIBLE:
         raise InputError(
             f"A reversible solve reports no times between, got {list(times)}. Solve each stretch, or take another method."
@@ -91,21 +96,47 @@ def _check_kinds(dynamics: object, y0: object, solver: object, replay: object) -
             raise InputError(f"{name} must be a {wanted}, got {type(value).__name__}. {remedy}")
 
 
-def _check(y0: Tensor, t0: float, t1: float, times: Sequence[float], replay: StepRecord | None) -> None:
+def _times(times: object) -> tuple[float, ...]:
+    times = [times] if isinstance(times, Tensor) and times.dim() == 0 else times
+    if isinstance(times, str) or not isinstance(times, Iterable):
+        raise InputError(f"times must be a sequence of numbers, got {times!r}. Write times=(0.5,) for a single one.")
+    return tuple(_time("times", t) for t in times)
+
+
+def _time(name: str, value: object) -> float:
+    """Return a time as a plain number: no gradient flows to it."""
+    if isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled():
+        raise InputError(f"{name} requires a gradient, and no gradient flows to times here. Pass {name}.detach().")
+    if not (isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)):
+        raise InputError(f"{name} must be given in numbers, got {value!r}. Pass floats.")
+    return float(value)
+
+
+def _check(y0: Tensor, t0: float, t1: float, times: Sequence[float], solver: Solver) -> None:
     if y0.dtype not in (torch.float32, torch.float64) or y0.dim() < 2:
         raise InputError(
             f"y0 must be float32 or float64 with a batch dimension and at least one more, got {y0.dtype} of shape "
             f"{tuple(y0.shape)}. Convert it with .float(), and give a single state a batch of one."
+        )
+    if y0.dtype == torch.float64 and solver.precision is Precision.BFLOAT16:
+        raise InputError(
+            "precision BFLOAT16 needs y0 in float32, got float64, which autocast leaves as it is. "
+            "Pass y0.float(), or Precision.FLOAT32, which computes in the dtype of y0."
         )
     if not (math.isfinite(t0) and math.isfinite(t1) and t0 != t1):
         raise InputError(f"t0 and t1 must be finite and different, got {t0} and {t1}. Use y0 itself if they are equal.")
     ahead = [abs(t - t0) if (t - t0) * (t1 - t0) > 0 else -1.0 for t in times]
     if any(b <= a for a, b in zip([0.0, *ahead], [*ahead, math.inf])) or any(a > abs(t1 - t0) for a in ahead):
         raise InputError(f"times must lie after t0 = {t0:g}, up to t1 = {t1:g}, in the order of travel; got {list(times)}.")
-    if replay is not None and (times or replay.sizes.shape[1] != len(y0)):
+
+
+def _check_record(replay: StepRecord | None, images: int, times: Sequence[float]) -> None:
+    if replay is None:
+        return
+    if replay.sizes.dim() != 2 or replay.sizes.shape[1] != images or times:
         raise InputError(
-            f"replay holds the steps of {replay.sizes.shape[1]} images and no times; got {len(y0)} images and "
-            f"{len(times)} times. Record a solve of this batch, without times."
+            f"replay must hold the steps of {images} images in shape (steps, {images}) and no times, got shape "
+            f"{tuple(replay.sizes.shape)} and {len(times)} times. Record a solve of this batch, without times."
         )
 
 

@@ -3,8 +3,10 @@
 Values only: the numerics live in `step.py` and `solve.py`, the derivatives in `gradients.py`.
 """
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -63,8 +65,8 @@ class Solver:
 
     Args:
         method: The Runge-Kutta method.
-        rtol: Relative tolerance of a step's error estimate, > 0; adaptive methods only.
-        atol: Absolute tolerance of a step's error estimate, > 0; adaptive methods only.
+        rtol: Relative tolerance of a step's error estimate, > 0 and finite; adaptive methods only.
+        atol: Absolute tolerance of a step's error estimate, > 0 and finite; adaptive methods only.
         max_steps: Limit on attempted steps of an adaptive method; reaching it is a failure of the images not yet done.
         steps: Number of steps of a fixed-step method, >= 1; None for an adaptive method.
         first_step: Size of the first step in units of time. None probes it, for one more evaluation of f.
@@ -78,7 +80,8 @@ class Solver:
         compiled: Whether steps that no gradient is asked of, evaluation's and the way forward of RECOMPUTE and ADJOINT, run
             as compiled graphs: faster, after ten seconds or so of compiling at the first solve. Needs a C++ compiler; moves
             no result beyond rounding.
-        precision: Arithmetic inside f. State and error control keep the dtype of y0, times and step sizes float64.
+        precision: Arithmetic inside f; BFLOAT16 needs y0 in float32. State and error control keep the dtype of y0, times and
+            step sizes float64.
 
     Raises:
         InputError: If a value is out of range, or `steps` contradicts `method`.
@@ -101,21 +104,33 @@ class Solver:
             if not isinstance(getattr(self, name), kind):
                 known = ", ".join(f"{kind.__name__}.{member.name}" for member in kind)
                 raise InputError(f"{name} must be one of {known}, got {getattr(self, name)!r}.")
-        if not (self.rtol > 0 and self.atol > 0):
-            raise InputError(f"rtol and atol must be positive, got {self.rtol} and {self.atol}. 1e-3 is usual.")
-        if self.max_steps < 1:
-            raise InputError(f"max_steps must be at least 1, got {self.max_steps}. 1000 is usual.")
-        if self.kept_bytes < 0:
-            raise InputError(f"kept_bytes must be at least 0, got {self.kept_bytes}. 2**30 is usual.")
-        if self.first_step is not None and not self.first_step > 0:
-            raise InputError(f"first_step must be positive, got {self.first_step}. Leave it out to have it probed.")
+        if not (_is_size(self.rtol) and _is_size(self.atol)):
+            raise InputError(f"rtol and atol must be positive and finite, got {self.rtol!r} and {self.atol!r}. 1e-3 is usual.")
+        if not (_is_whole(self.max_steps) and self.max_steps >= 1):
+            raise InputError(f"max_steps must be a whole number >= 1, got {self.max_steps!r}. 1000 is usual.")
+        if not (_is_whole(self.kept_bytes) and self.kept_bytes >= 0):
+            raise InputError(f"kept_bytes must be a whole number >= 0, got {self.kept_bytes!r}. 2**30 is usual.")
+        if not isinstance(self.compiled, bool):
+            raise InputError(f"compiled must be True or False, got {self.compiled!r}. Leave it out for False.")
+        if self.first_step is not None and not _is_size(self.first_step):
+            raise InputError(
+                f"first_step must be positive and finite, got {self.first_step!r}. Leave it out to have it probed."
+            )
         if self.method.is_adaptive and self.steps is not None:
             raise InputError(
                 f"steps = {self.steps} contradicts {self.method.value}, which chooses its own steps. "
                 "Leave steps out, or choose a fixed-step method."
             )
-        if not self.method.is_adaptive and (self.steps is None or self.steps < 1):
-            raise InputError(f"{self.method.value} takes a fixed number of steps >= 1, got steps = {self.steps}. Set it.")
+        if not self.method.is_adaptive and not (_is_whole(self.steps) and self.steps >= 1):
+            raise InputError(f"{self.method.value} takes a whole number of steps >= 1, got steps = {self.steps!r}. Set it.")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 _CHOICES: dict[str, type[Enum]] = {

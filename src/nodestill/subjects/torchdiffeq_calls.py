@@ -76,7 +76,7 @@ def solver_of(call: Call) -> Solver:
         first_step=None if first is None else _number(first, "first_step"),
         step_control=StepControl.SHARED,
         gradient=GradientMode.ADJOINT if call.adjoint else GradientMode.RECOMPUTE,
-        precision=_precision(call.y0.device.type),
+        precision=_precision(call.y0),
     )
 
 
@@ -100,8 +100,10 @@ def _steps(t: Tensor, step_size: Any) -> int:
     return max(1, math.ceil(ratio - 1e-4))  # the quotient of two rounded numbers may lie just above an integer
 
 
-def _precision(device_type: str) -> Precision:
-    low = torch.is_autocast_enabled(device_type) and torch.get_autocast_dtype(device_type) is torch.bfloat16
+def _precision(y0: Tensor) -> Precision:
+    kind = y0.device.type
+    low = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) is torch.bfloat16
+    low = low and y0.dtype != torch.float64  # which autocast leaves alone
     return Precision.BFLOAT16 if low else Precision.FLOAT32
 
 
