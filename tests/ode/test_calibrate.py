@@ -36,6 +36,11 @@ def test_fixed_steps_have_nothing_to_calibrate():
         calibrated(Net(), spread(), 0.0, 1.0, Solver(Method.RK4, steps=3))
 
 
+def test_an_interval_of_no_length_is_refused():
+    with pytest.raises(InputError, match=r"t0 and t1 must be finite and different, got 1\.0 and 1\.0"):
+        calibrated(Net(), spread(), 1.0, 1.0, Solver())
+
+
 def test_an_f_that_blows_up_has_no_first_step():
     class Square(nn.Module):
         def forward(self, t, y):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from nodestill.errors import NodestillError, SolveError
+from nodestill.errors import SolveError
 from nodestill.ode import Method, Solver, Status, StepControl, solve
 from ode_oracles import EXACT_MODES, Field
 
@@ -70,7 +70,7 @@ CASES = [
     (infinite_after_the_start, Status.NON_FINITE, "infinite"),
     (not_a_number_later, Status.NON_FINITE, "scale down f"),
     (overflow, Status.NON_FINITE, "infinite"),
-    (explosion, Status.UNDERFLOW, "resolution of time"),
+    (explosion, Status.UNDERFLOW, "resolution of time.*becomes infinite"),
     (not_smooth, Status.UNDERFLOW, "stiff or not smooth"),
 ]
 FAILURES = pytest.mark.parametrize(("function", "status", "reason"), CASES, ids=[case[0].__name__ for case in CASES])
@@ -215,5 +215,34 @@ def test_the_steps_of_a_failed_solve_do_not_lead_to_the_end():
     f = Failing(explosion)
     record = solve(f, batch(), 0.0, 1.0, Solver(), raises=False).steps
     assert solve(f, batch(), 0.0, 1.0, Solver(), replay=record, raises=False).status.tolist() == [0, Status.STEP_LIMIT, 0]
-    with pytest.raises(NodestillError, match="replay a record of this interval"):
+    with pytest.raises(SolveError, match=r"for 3 of 3 images: the steps to be replayed do not add up.*Replay a record of this"):
         solve(f, batch()[[0, 0, 0]], 0.0, 2.0, Solver(), replay=record)
+
+
+def test_each_reason_is_said_with_its_count():
+    f, y0 = Failing(explosion), batch()
+    y0[0] = torch.nan
+    with pytest.raises(SolveError, match=r"for 2 of 3 images: 1 of them: the step size fell.* 1 of them: f or the state"):
+        solve(f, y0, 0.0, 1.0, Solver())
+
+
+@pytest.mark.parametrize("solver", [Solver(), Solver(Method.RK4, steps=3), Solver(Method.REVERSIBLE, steps=3)])
+def test_a_large_state_is_not_an_infinite_one(solver):
+    y0 = torch.full((2, 3), 1e25)  # its square is no float32
+    assert torch.equal(solve(Field(lambda t, y: 0 * y, torch.float32), y0, 0.0, 1.0, solver).y1, y0)
+
+
+@pytest.mark.parametrize("solver", [Solver(), Solver(Method.RK4, steps=3), Solver(Method.REVERSIBLE, steps=3)])
+def test_an_empty_state_arrives(solver):
+    y0 = torch.ones(2, 0, dtype=torch.float64, requires_grad=True)
+    y1 = solve(Field(lambda t, y: -y), y0, 0.0, 1.0, solver).y1
+    y1.sum().backward()
+    assert y1.shape == y0.grad.shape == (2, 0)
+
+
+def test_a_start_that_is_no_number_has_no_say_in_shared_steps():
+    f, good, solver = Failing(not_a_number), batch()[[0, 2]], Solver(step_control=StepControl.SHARED)
+    solution = solve(f, batch(), 0.0, 1.0, solver, raises=False)
+    alone = solve(f, good, 0.0, 1.0, solver)
+    assert torch.equal(solution.stats.evaluations[[0, 2]], alone.stats.evaluations)
+    assert torch.equal(solution.y1[[0, 2]], alone.y1)

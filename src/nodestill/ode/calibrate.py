@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nodestill.errors import InputError
-from nodestill.ode.solve import solve
+from nodestill.ode.solve import check_interval, solve
 from nodestill.ode.solver import Solver, Status
 
 _MOST_PARTS = 64
@@ -33,10 +33,11 @@ def calibrated(dynamics: nn.Module, y0: Float[Tensor, "batch *state"], t0: float
         The same solver with its `first_step` set.
 
     Raises:
-        InputError: If the method takes fixed steps, or no first step leads every state to t1.
+        InputError: If the method takes fixed steps, t0 and t1 are the same, or no first step leads every state to t1.
     """
     if not solver.method.is_adaptive:
         raise InputError(f"{solver.method.value} takes equal steps, so there is no first step to calibrate. Set steps instead.")
+    check_interval(t0, t1)
     best: tuple[float, Solver] | None = None
     for parts in range(1, _MOST_PARTS + 1):
         tried = replace(solver, first_step=abs(t1 - t0) / parts)

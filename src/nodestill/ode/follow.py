@@ -5,7 +5,7 @@ from torch import Tensor
 
 from nodestill.ode.progress import Problem, Progress, Sizes, marked, nowhere
 from nodestill.ode.solver import Status
-from nodestill.ode.step import PerImage, evaluate, maybe_compiled, rms, take_step
+from nodestill.ode.step import PerImage, all_finite, evaluate, maybe_compiled, take_step
 from nodestill.ode.trace import Steps, Taken, placed
 
 
@@ -24,7 +24,7 @@ def follow(problem: Problem, y0: Tensor, sizes: Sizes, steps: Steps | None) -> P
             _follow_step(problem, progress, travelled, h, steps)
             travelled = travelled + h
         progress.status[(travelled - target).abs() > 1e-9 * target] = Status.STEP_LIMIT  # given steps lead elsewhere
-        progress.status[~torch.isfinite(rms(progress.y))] = Status.NON_FINITE
+        progress.status[~all_finite(progress.y)] = Status.NON_FINITE
         progress.ends.append(marked(progress))
     return progress
 

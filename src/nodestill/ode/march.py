@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nodestill.ode.progress import Problem, Progress, marked, nowhere
 from nodestill.ode.solver import Status, failures
-from nodestill.ode.step import Kept, PerImage, Trial, evaluate, like_state, maybe_compiled, rms
+from nodestill.ode.step import Kept, PerImage, Trial, all_finite, evaluate, like_state, maybe_compiled
 from nodestill.ode.step_size import judged_step, next_size, over_batch, probe_first_step
 from nodestill.ode.trace import Steps, Taken, placed
 
@@ -56,8 +56,7 @@ def _start(problem: Problem, y0: Tensor, keep: bool) -> tuple[Progress, tuple[Ke
     t = problem.time(progress.size)
     slope, first = evaluate(problem.field, t, y0, keep)
     progress.slope = slope.to(y0.dtype)
-    finite = torch.isfinite(rms(progress.slope)) & torch.isfinite(rms(y0))
-    progress.status[~finite] = Status.NON_FINITE
+    progress.status[~(all_finite(progress.slope) & all_finite(y0))] = Status.NON_FINITE
     if solver.first_step is not None:
         progress.size, probes = progress.size + solver.first_step, 0
     else:

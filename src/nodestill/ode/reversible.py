@@ -22,7 +22,18 @@ from nodestill.first_derivative import first_derivative_only
 from nodestill.ode.progress import Problem, Progress, Sizes, marked, nowhere
 from nodestill.ode.scope import asked_for, check_scope, frozen_weights
 from nodestill.ode.solver import Status, failures
-from nodestill.ode.step import Field, Kept, PerImage, add, evaluate, like_state, pull_back_slope, rms, without_autocast
+from nodestill.ode.step import (
+    Field,
+    Kept,
+    PerImage,
+    add,
+    all_finite,
+    evaluate,
+    like_state,
+    pull_back_slope,
+    rms,
+    without_autocast,
+)
 
 _log = logging.getLogger(__name__)
 _COUPLING = 0.99  # lam: nearer to 1 is more accurate backwards, farther is more stable
@@ -47,7 +58,7 @@ class ReversibleSolve(torch.autograd.Function):
             progress.evaluations += 4 * (h > 0)
             progress.sizes.append(h)
         progress.status[(travelled - problem.targets[-1]).abs() > 1e-9 * problem.targets[-1]] = Status.STEP_LIMIT
-        progress.status[~torch.isfinite(rms(progress.y))] = Status.NON_FINITE
+        progress.status[~all_finite(progress.y)] = Status.NON_FINITE
         progress.reconstruction_error = torch.full_like(travelled, torch.nan)
         ctx.problem, ctx.sizes, ctx.parameters, ctx.device = problem, sizes[0], parameters, y0.device
         ctx.size, ctx.missed_by = _size(y0, progress.y.detach(), way), progress.reconstruction_error

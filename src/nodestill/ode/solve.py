@@ -81,7 +81,7 @@ def solve(
     record = _record(progress, y0)
     missed = progress.reconstruction_error
     solution = Solution(ends[-1], progress.stats(), at_times, progress.status, record, error, missed)
-    return solution.require_success(solver, t1) if raises else solution
+    return solution.require_success(solver, t1, given=replay is not None) if raises else solution
 
 
 def _check_kinds(dynamics: object, y0: object, solver: object, replay: object) -> None:
@@ -123,11 +123,20 @@ def _check(y0: Tensor, t0: float, t1: float, times: Sequence[float], solver: Sol
             "precision BFLOAT16 needs y0 in float32, got float64, which autocast leaves as it is. "
             "Pass y0.float(), or Precision.FLOAT32, which computes in the dtype of y0."
         )
-    if not (math.isfinite(t0) and math.isfinite(t1) and t0 != t1):
-        raise InputError(f"t0 and t1 must be finite and different, got {t0} and {t1}. Use y0 itself if they are equal.")
+    check_interval(t0, t1)
     ahead = [abs(t - t0) if (t - t0) * (t1 - t0) > 0 else -1.0 for t in times]
     if any(b <= a for a, b in zip([0.0, *ahead], [*ahead, math.inf])) or any(a > abs(t1 - t0) for a in ahead):
         raise InputError(f"times must lie after t0 = {t0:g}, up to t1 = {t1:g}, in the order of travel; got {list(times)}.")
+
+
+def check_interval(t0: float, t1: float) -> None:
+    """Refuse an interval that cannot be crossed.
+
+    Raises:
+        InputError: If an end is not finite, or both are the same.
+    """
+    if not (math.isfinite(t0) and math.isfinite(t1) and t0 != t1):
+        raise InputError(f"t0 and t1 must be finite and different, got {t0} and {t1}. Use y0 itself if they are equal.")
 
 
 def _check_record(replay: StepRecord | None, images: int, times: Sequence[float]) -> None:

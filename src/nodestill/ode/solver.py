@@ -167,20 +167,27 @@ class Solution(NamedTuple):
     reconstruction_error: Float64[Tensor, " batch"] | None = None  # REVERSIBLE: by how much of its size the way back missed the
     # start of an image; written by the backward pass, NaN where none went back. Other methods: None
 
-    def require_success(self, solver: Solver, t1: float) -> "Solution":
+    def require_success(self, solver: Solver, t1: float, *, given: bool = False) -> "Solution":
         """Return this solution if every image arrived.
 
+        Args:
+            solver: What it was solved with.
+            t1: Where it was to arrive.
+            given: Whether the steps were given, as by a replay, not chosen.
+
         Raises:
-            SolveError: If an image did not; says how many, why, and what to do.
+            SolveError: If an image did not; says how many, why, and what to do, for each reason.
         """
         failed = failures(self.status)
         if not bool(failed.any()):
             return self
-        first = int(self.status[failed][0])
+        counts = {reason: int((self.status == int(reason)).sum()) for reason in Status if reason is not Status.DONE}
+        said = [(n, _GIVEN if given and reason is Status.STEP_LIMIT else _REASONS[reason]) for reason, n in counts.items() if n]
+        reasons = [(f"{n} of them: " if len(said) > 1 else "") + reason.format(solver=solver) for n, reason in said]
         reached = float(self.steps.sizes.sum(0)[failed].min())
         raise SolveError(
             f"Solve stopped {reached:.3g} after its start (t1 = {t1:g}) for {int(failed.sum())} of {failed.numel()} "
-            f"images: {_REASONS[Status(first)].format(solver=solver)}"
+            f"images: {' '.join(reasons)}"
         )
 
 
@@ -190,13 +197,15 @@ def failures(status: Int[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
 
 
 _REASONS = {
-    Status.STEP_LIMIT: "{solver.max_steps} steps, or those to be replayed, did not lead to t1 (rtol {solver.rtol:g}). "
-    "Raise max_steps, loosen rtol and atol, use a shorter t1, or replay a record of this interval.",
+    Status.STEP_LIMIT: "{solver.max_steps} steps did not lead to t1 (rtol {solver.rtol:g}). "
+    "Raise max_steps, loosen rtol and atol, or use a shorter t1.",
     Status.UNDERFLOW: "the step size fell below the resolution of time (rtol {solver.rtol:g}). "
-    "f is too stiff or not smooth here: loosen rtol and atol, scale f down, or use a shorter t1.",
+    "The solution becomes infinite there, or f is too stiff or not smooth: scale f down, loosen rtol and atol, which does not "
+    "help where it becomes infinite, or use a shorter t1.",
     Status.NON_FINITE: "f or the state became infinite or not a number. "
     "Lower the learning rate, normalise or scale down f, or use a shorter t1.",
 }
+_GIVEN = "the steps to be replayed do not add up to t1 - t0. Replay a record of this interval."
 
 
 def no_times(y0: Float[Tensor, "batch *state"]) -> Float[Tensor, "0 batch *state"]:

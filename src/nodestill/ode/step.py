@@ -11,7 +11,7 @@ from functools import lru_cache, wraps
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Float64, Shaped
+from jaxtyping import Bool, Float, Float64, Shaped
 from torch import Tensor, nn
 
 from nodestill.errors import InputError
@@ -250,7 +250,12 @@ def add(total: Tensor | None, new: Tensor | None) -> Tensor | None:
 def rms(value: State) -> PerImage:
     """Return the root mean square over each image."""
     norm = torch.linalg.vector_norm(value, dim=tuple(range(1, value.dim())))  # over the dimensions as they lie in memory
-    return norm.double() / (value.numel() / max(len(value), 1)) ** 0.5
+    return norm.double() / (max(value.numel(), 1) / max(len(value), 1)) ** 0.5
+
+
+def all_finite(value: State) -> Bool[Tensor, " batch"]:
+    """Return which images hold finite numbers alone. Their root mean square may overflow all the same."""
+    return value.isfinite().flatten(1).all(1)
 
 
 def pull_back_slope(kept: Kept, seed: State, parameters: Sequence[Tensor]) -> tuple[Tensor | None, ...]:

@@ -39,9 +39,13 @@ def error_ratio(trial: Trial, y: State, solver: Solver) -> PerImage:
     return rms(torch.div(trial.error, scale, out=scale))
 
 
-def over_batch(norm: PerImage, solver: Solver) -> PerImage:
-    """Return what decides for each image: its own norm, or the RMS over the batch if steps are shared."""
-    return norm.square().mean().sqrt().expand_as(norm) if solver.step_control is StepControl.SHARED else norm
+def over_batch(norm: PerImage, solver: Solver, known: Tensor | None = None) -> PerImage:
+    """Return what decides for each image: its own norm, or the RMS over the batch (of those `known`) if steps are shared."""
+    if solver.step_control is not StepControl.SHARED:
+        return norm
+    if known is None:
+        return norm.square().mean().sqrt().expand_as(norm)
+    return (torch.where(known, norm, 0.0).square().sum() / known.sum().clamp_min(1)).sqrt().expand_as(norm)
 
 
 def next_size(h: PerImage, ratio: PerImage, order: int) -> PerImage:
@@ -72,11 +76,13 @@ def probe_first_step(field: Field, t: PerImage, y: State, slope: Tensor, solver:
         Hairer, Norsett, Wanner 1993, section II.4, "Starting step size"; per image, or over the batch when it is shared.
     """
     scale = y.abs().mul_(solver.rtol).add_(solver.atol)
-    size_y, size_f = over_batch(rms(y / scale), solver), over_batch(rms(slope / scale), solver)
+    size_y, size_f = rms(y / scale), rms(slope / scale)
+    known = torch.isfinite(size_y) & torch.isfinite(size_f)  # who failed at the start has no say in a shared step
+    size_y, size_f = over_batch(size_y, solver, known), over_batch(size_f, solver, known)
     guess = 0.01 * size_y / size_f
     guess = torch.where((size_y >= 1e-5) & (size_f >= 1e-5) & (guess > 0), guess, 1e-6)
     slope_next = field(t + sign * guess, torch.addcmul(y, slope.to(y.dtype), like_state(sign * guess, y)))
-    curvature = over_batch(rms((slope_next - slope) / scale), solver) / guess
+    curvature = over_batch(rms((slope_next - slope) / scale), solver, known) / guess
     steepest = torch.maximum(size_f, curvature)
     size = torch.where(steepest <= 1e-15, (guess * 1e-3).clamp_min(1e-6), (0.01 / steepest).pow(1 / order))
     size = torch.where(size > 0, size, guess * 1e-3)  # where f is not finite at the probe: let the step control find out
