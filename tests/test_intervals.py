@@ -1,10 +1,11 @@
 """Intervals: their ends solve the equations that define them, and are those of the published examples."""
 
 import pytest
+import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nodestill.intervals import deviation, student_quantile, weighted_interval, wilson_interval
+from nodestill.intervals import deviation, paired_interval, student_quantile, weighted_interval, wilson_interval
 
 
 @given(count=st.integers(1, 100_000), share=st.floats(0, 1), z=st.floats(0.5, 4))
@@ -74,3 +75,22 @@ def test_the_mean_of_shares_is_surer_than_each_of_them():
     alone, four = weighted_interval([(1.0, (500, 1000))]), weighted_interval([(0.25, (500, 1000))] * 4)
     assert alone == pytest.approx(wilson_interval(500, 1000))
     assert four[1] - four[0] == pytest.approx((alone[1] - alone[0]) / 2)
+
+
+def test_paired_shares_agree_with_the_authors_own_code():
+    """Bonett's package statpsych, example of ci.prop.ps: 12 and 6 pairs agree, 26 differ in one direction, 4 in the other."""
+    differences = [0] * 18 + [1] * 26 + [-1] * 4
+    assert paired_interval(differences, 1.959964) == pytest.approx((0.2548067, 0.6251933), abs=5e-7)
+    assert paired_interval([-one for one in differences]) == pytest.approx([-end for end in paired_interval(differences)][::-1])
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 200), (0.05, 200), (0.3, 60)])
+def test_the_interval_of_paired_differences_covers_as_often_as_it_says(share, count, generator):
+    """Of a thousand samples whose true difference is `share`; averages over several answers count as well."""
+    covered = 0
+    for _ in range(1000):
+        gains = (torch.rand((count, 4), generator=generator) < share).double().mean(1)
+        up, down = ((torch.rand((count, 4), generator=generator) < 0.1).double() for _ in range(2))
+        low, high = paired_interval((0.5 * gains + 0.5 * (up - down).mean(1)).tolist())
+        covered += low <= 0.5 * share <= high
+    assert covered >= 930

@@ -9,7 +9,8 @@ import torch
 import tiny
 from nodestill.data import Augment, train_batches
 from nodestill.errors import TimeUp
-from nodestill.experiments import objective
+from nodestill.experiments import kept_lessons, objective
+from nodestill.experiments.environment import environment
 from nodestill.experiments.fit import train_member
 from nodestill.experiments.loaded import load_run
 from nodestill.experiments.members import Member
@@ -99,6 +100,16 @@ def test_a_teacher_of_other_weights_is_asked_anew(tmp_path, calls):
     folder = tiny.asked(tmp_path, TEACHER).folder
     weights = folder.load_tensors("weights.safetensors")
     folder.save_tensors("weights.safetensors", {name: value + (value.is_floating_point()) for name, value in weights.items()})
+    calls.clear()
+    trained(tmp_path, student(10.0))
+    assert len(calls) == EPOCHS * STEPS
+
+
+@pytest.mark.parametrize("name", ["torch", "device", "threads"])
+def test_another_machine_asks_for_itself(tmp_path, calls, monkeypatch, name):
+    trained(tmp_path, student(3.0))
+    there = {**environment(torch.device("cpu")), name: "another"}
+    monkeypatch.setattr(kept_lessons, "environment", lambda device: there)
     calls.clear()
     trained(tmp_path, student(10.0))
     assert len(calls) == EPOCHS * STEPS

@@ -1,5 +1,8 @@
 """The look-alike of torchdiffeq: the same shapes, the same answers at tight tolerances, clear refusals."""
 
+from itertools import pairwise
+
+import numpy as np
 import pytest
 import torch
 
@@ -49,6 +52,12 @@ def test_fixed_steps_are_torchdiffeqs():
         ({"method": "rk4", "options": {"first_step": 0.1}}, "'first_step' has no effect: rk4"),
         ({"method": "rk4", "options": {"max_num_steps": 9}}, "'max_num_steps' has no effect: rk4"),
         ({"method": "rk4", "options": {"step_size": float("inf")}}, "step_size must be positive and finite"),
+        ({"method": "rk4", "options": {"step_size": 1e-320}}, "step_size must be positive and finite.*no more than"),
+        ({"method": "rk4", "options": {"step_size": "small"}}, "step_size must be one number, got 'small'"),
+        ({"options": {"first_step": torch.ones(2)}}, "first_step must be one number"),
+        ({"options": {"max_num_steps": float("nan")}}, "max_num_steps must be a whole number"),
+        ({"options": {"max_num_steps": None}}, "max_num_steps must be one number, got None"),
+        ({"options": {"step_control": ["shared"]}}, "Unknown step_control"),
         ({"event_fn": lambda t, y: y[0]}, "event_fn must be None"),
     ],
 )
@@ -86,6 +95,30 @@ def test_no_step_is_larger_than_asked_for(size, steps, dtype):
     assert len(calls) == steps
     torchdiffeq.odeint(lambda t, y: calls.append(0) or 0 * y, **call, options={"step_size": size})
     assert len(calls) == 2 * steps
+
+
+def test_no_step_between_uneven_times_is_larger_than_asked_for():
+    times, seen = torch.tensor([0.0, 0.35, 0.4, 1.7], dtype=torch.float64), []
+    odeint(Field(lambda t, y: seen.append(float(t[0])) or 0 * y), spread(), times, method="euler", options={"step_size": 0.3})
+    starts = [*seen, float(times[-1])]
+    assert max(after - before for before, after in pairwise(starts)) <= 0.3 + 1e-9
+    assert {0.0, 0.35, 0.4} <= {round(start, 9) for start in starts}
+
+
+def test_numbers_of_every_kind_are_numbers():
+    f, y0 = Net(), spread()
+    plain = odeint(f, y0, TIMES, options={"first_step": 0.05, "max_num_steps": 100})
+    kinds = {"first_step": torch.tensor(0.05, dtype=torch.float64), "max_num_steps": np.int64(100)}
+    assert torch.equal(odeint(f, y0, TIMES, options=kinds), plain)
+
+
+def test_a_reversible_solve_goes_from_one_time_to_another():
+    f, y0 = Net(), spread().requires_grad_()
+    found = odeint(f, y0, TIMES[[0, 2]], method="reversible", options={"step_size": 0.01})
+    expected = odeint(f, y0, TIMES[[0, 2]], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    with pytest.raises(InputError, match="no times between"):
+        odeint(f, y0, TIMES, method="reversible", options={"step_size": 0.01})
 
 
 @pytest.mark.parity

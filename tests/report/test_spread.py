@@ -137,6 +137,15 @@ def test_an_attack_that_is_not_finished_is_not_compared(grid):
     assert difference_under_attack(found, "node100", "node1") is None
 
 
+def test_two_attacks_that_were_stopped_alike_are_no_whole_ones(grid):
+    def cut(cell):
+        return replace(cell, run=replace(cell.run, robustness=cell.run.robustness[:3]))
+
+    found = replace(grid, cells=tuple(cut(cell) if cell.name in ("node1", "node100") else cell for cell in grid.cells))
+    assert difference_under_attack(grid, "node100", "node1") is not None
+    assert difference_under_attack(found, "node100", "node1") is None
+
+
 def with_flags(grid: GridRecords, flags: dict[str, list[bool] | None]) -> GridRecords:
     """A grid whose cells stay right on these images at every radius and attack, or on half of a hundred, not said which."""
 

@@ -9,9 +9,8 @@ that is missing, damaged or cannot be written is a teacher that is asked again.
 from contextlib import suppress
 from hashlib import sha256
 
-import torch
-
 from nodestill.errors import DataError
+from nodestill.experiments.environment import environment
 from nodestill.experiments.member_training import MemberTraining
 from nodestill.experiments.plain import fingerprint
 from nodestill.experiments.store import RunFolder
@@ -48,9 +47,11 @@ def _weights_of(teacher: RunFolder) -> str:
 
 
 def _that_decides_views(asked: MemberTraining) -> tuple[object, ...]:
-    """Return what views hang on, and, for the last bit of an answer, in which company and precision a view is asked about."""
-    plan, data = asked.member.training, asked.member.data
-    return data.key, plan.hold_out, asked.member.seed, plan.augment, plan.batch_size, plan.precision, torch.get_num_threads()
+    """Return what views hang on, and, for the last bit of an answer, in which company and by what a view is asked about."""
+    plan, data, device = asked.member.training, asked.member.data, asked.train_set.images.device
+    views = (data.key, plan.hold_out, asked.member.seed, plan.augment, plan.batch_size, plan.precision)
+    by = environment(device)
+    return *views, *(by[name] for name in ("torch", "device", "threads", "tf32", "cpu_capability"))
 
 
 def _name(key: str, epoch: int) -> str:

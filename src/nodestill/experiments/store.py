@@ -1,6 +1,7 @@
 """Run folders: one folder a model, named by what it depends on, written so that a kill at any moment loses nothing finished.
 
-    recipe.json  environment.json  training.jsonl  evaluation.json  robustness.jsonl  gallery.json  weights.safetensors
+    recipe.json  environment.json  training.jsonl  evaluation.json  robustness.jsonl  solvers.jsonl  gallery.json
+    weights.safetensors  lessons/ (of a teacher; `kept_lessons`)
     state.safetensors (to resume; removed when done)   DONE (written last)   ROWS (in its place: rows without weights)
 
 Every file is written under a temporary name and renamed.

@@ -6,7 +6,7 @@ Values only: the numerics live in `step.py` and `solve.py`, the derivatives in `
 import math
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from numbers import Real
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import torch
@@ -126,7 +126,7 @@ class Solver:
 
 
 def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _is_size(value: object) -> bool:

@@ -33,6 +33,7 @@ from nodestill.ode.solve import solve
 from nodestill.ode.solver import GradientMode, Method, Solver, StepControl
 
 _Choice = TypeVar("_Choice", bound=Enum)
+_MOST_STEPS = 10**9  # an option that asks for more is a slip
 _OF_ADAPTIVE, _OF_FIXED = {"max_num_steps", "first_step", "step_control"}, {"step_size", "step_control"}
 
 
@@ -110,14 +111,15 @@ def _refuse(arguments: Mapping[str, object]) -> None:
 
 
 def _solved(func: nn.Module, y0: Tensor, t: Tensor, solver: Solver) -> Tensor:
-    start, *times = t.tolist()
-    solution = solve(func, y0, start, times[-1], solver, times=times)
-    return torch.cat([y0[None], solution.at_times])
+    start, *between, end = t.tolist()
+    solution = solve(func, y0, start, end, solver, times=between)
+    return torch.cat([y0[None], solution.at_times, solution.y1[None]])
 
 
 def _solver(t: Tensor, rtol: float, atol: float, method: str, options: Mapping[str, object], gradient: GradientMode) -> Solver:
-    if t.dim() != 1 or len(t) < 2:
-        raise InputError(f"t must hold at least two times in one dimension, got shape {tuple(t.shape)}. Pass start and end.")
+    if not isinstance(t, Tensor) or t.dim() != 1 or len(t) < 2:
+        got = f"shape {tuple(t.shape)}" if isinstance(t, Tensor) else repr(t)
+        raise InputError(f"t must be a tensor of at least two times in one dimension, got {got}. Pass start and end.")
     if t.requires_grad and torch.is_grad_enabled():
         raise InputError("t requires a gradient, and no gradient flows to times here. Pass t.detach().")
     chosen = _member(Method, method, "method")
@@ -126,9 +128,9 @@ def _solver(t: Tensor, rtol: float, atol: float, method: str, options: Mapping[s
         method=chosen,
         rtol=rtol,
         atol=atol,
-        max_steps=int(options.get("max_num_steps", 10_000)),
-        steps=None if chosen.is_adaptive else _steps(t, options.get("step_size")),
-        first_step=options.get("first_step"),
+        max_steps=_limit(options.get("max_num_steps", 10_000)),
+        steps=None if chosen.is_adaptive else fixed_steps(t, options.get("step_size")),
+        first_step=None if options.get("first_step") is None else number(options["first_step"], "first_step"),
         step_control=_member(StepControl, options.get("step_control", "per_image"), "step_control"),
         gradient=gradient,
     )
@@ -136,7 +138,7 @@ def _solver(t: Tensor, rtol: float, atol: float, method: str, options: Mapping[s
 
 def _member(kind: type[_Choice], value: object, what: str) -> _Choice:
     known = {member.value: member for member in kind}
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise InputError(f"Unknown {what} {value!r}. There are: {', '.join(known)}.")
     return known[value]
 
@@ -151,11 +153,33 @@ def _check_options(method: Method, given: set[str]) -> None:
         raise InputError(f"Option {ignored[0]!r} has no effect: {method.value} {kind}. Leave it out, or choose another method.")
 
 
-def _steps(t: Tensor, step_size: Any) -> int:
+def _limit(value: object) -> int:
+    found = number(value, "max_num_steps")
+    if not 1 <= found < math.inf:
+        raise InputError(f"max_num_steps must be a whole number >= 1, got {value!r}. Leave it out for 10,000.")
+    return int(found)
+
+
+def fixed_steps(t: Tensor, step_size: Any) -> int:
     """Return the number of steps of a fixed-step method, none larger than asked for; without a size, one for each stretch."""
     if step_size is None:
         return 1
-    if not 0 < step_size < math.inf:
-        raise InputError(f"step_size must be positive and finite, got {step_size}. Leave it out for a step a stretch.")
-    ratio = abs(float(t[-1]) - float(t[0])) / float(step_size)
-    return max(1, math.ceil(ratio * (1 - 1e-6)))  # the quotient of rounded numbers may lie just above a whole one
+    size, way = number(step_size, "step_size"), abs(float(t[-1]) - float(t[0]))
+    if not 0 < size < math.inf or way / size > _MOST_STEPS:
+        raise InputError(
+            f"step_size must be positive and finite, and a way of {way:g} take no more than {_MOST_STEPS:,} steps of it, got "
+            f"{size:g}. Leave it out for a step a stretch."
+        )
+    return max(1, math.ceil(way / size * (1 - 1e-6)))  # the quotient of rounded numbers may lie just above a whole one
+
+
+def number(value: Any, name: str) -> float:
+    """Return an option as a plain number, whatever kind of number it is.
+
+    Raises:
+        InputError: If it is none, or more than one.
+    """
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{name} must be one number, got {value!r}. Pass a float.") from None

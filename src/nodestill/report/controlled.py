@@ -96,7 +96,7 @@ def rates(grid: GridRecords) -> dict[str, str]:
     arms = [f"{taught}-{optimizer}" for taught in ("kd", "labels") for optimizer in ("sgd", "adam")]
     usual, tuned = ([cell.folder for arm in arms for cell in grid.cells if cell.name == f"{arm}-{rate}"] for rate in _BOTH)
     same = "the tables' rates, which tuning confirms"
-    return {**RATES, "scale": same, "tuned": same} if usual == tuned and None not in usual else RATES
+    return {**RATES, "scale": same, "tuned": same} if usual and usual == tuned and None not in usual else RATES
 
 
 def factors_table(grid: GridRecords) -> Table:

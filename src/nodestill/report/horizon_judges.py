@@ -1,7 +1,7 @@
 """How rows decide on what the paper says of depth and horizons, clean: evaluations, end times, the gain at a longer horizon."""
 
 from nodestill.report.formats import joined
-from nodestill.report.judges import BY_ADAM, Judged, Verdict, by_sign, missing, used
+from nodestill.report.judges import BY_ADAM, SMALL, Judged, Verdict, by_sign, missing, used
 from nodestill.report.select import chance, mean_evaluations
 from nodestill.report.spread import combined, difference, mean_of, spread
 from nodestill.reproduction.grid_records import GridRecords
@@ -50,12 +50,12 @@ def poorer_at_two(grid: GridRecords) -> Judged:
 
 
 def ends_at_five(grid: GridRecords) -> Judged:
-    """Judge whether training with a teacher by SGD still works at 5; if it does, that says nothing of longer ones."""
+    """Judge whether training with a teacher by SGD fails at 5 for certain; if it works, that says nothing of longer ones."""
     found, gap = spread(grid, "kd-end-5"), difference(grid, "kd-end-5", grid.best)
     if found is None or gap is None:
         return missing("end time 5, distilled, SGD")
     guessing = mean_of(grid.named("kd-end-5"), chance) or 0.0
-    verdict = Verdict.UNDECIDED if found.low > guessing else Verdict.SUPPORTED
+    verdict = Verdict.SUPPORTED if found.high <= guessing + SMALL else Verdict.UNDECIDED
     words = f"at 5, by SGD, {found.percent()} % (guessing {100 * guessing:g}), less end time 1: {gap.points()} points"
     return Judged(verdict, f"{words}; longer ones are not trained by SGD", used(("kd-end-5", grid.best), gap))
 

@@ -13,7 +13,7 @@ from nodestill.report.spread import Spread, combined, difference
 from nodestill.reproduction.grid_records import GridRecords
 
 BY_ADAM = "kd-adam-scale"  # the distilled NODE(1) that is trained as all students of longer horizons are
-_SMALL = 0.01  # less than a point is no trend, and no gain that is worth a name
+SMALL = 0.01  # less than a point is no trend, and no gain that is worth a name
 
 Row = tuple[str, int]  # cell and seed
 
@@ -93,8 +93,8 @@ def limited_by_temperature(grid: GridRecords) -> Judged:
     found, what, names = _hotter(grid, *reversed(_temperatures(grid)[-2:]))
     if found is None:
         return missing(what)
-    verdict = Verdict.SUPPORTED if found.high < _SMALL else Verdict.UNDECIDED
-    verdict = Verdict.CONTRADICTED if found.low >= _SMALL else verdict
+    verdict = Verdict.SUPPORTED if found.high < SMALL else Verdict.UNDECIDED
+    verdict = Verdict.CONTRADICTED if found.low >= SMALL else verdict
     return Judged(verdict, f"{what}: {found.points()} points; limited is less than one", used(names, found))
 
 
@@ -120,7 +120,7 @@ def by_teacher(grid: GridRecords) -> Judged:
     if found is None:
         return missing(what)
     verdict = Verdict.CONTRADICTED if found.sign else Verdict.UNDECIDED
-    if not found.sign and max(-found.low, found.high) < _SMALL:
+    if not found.sign and max(-found.low, found.high) < SMALL:
         verdict = Verdict.SUPPORTED
     return Judged(verdict, f"{what}: {found.points()} points", used(tuple(slope), found))
 

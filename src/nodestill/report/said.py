@@ -5,7 +5,7 @@ from collections.abc import Callable
 from nodestill.report.claims import claims_table
 from nodestill.report.controlled import factors, rates, structure
 from nodestill.report.formats import duration, joined
-from nodestill.report.solved import change_of, epoch_seconds, horizon_names
+from nodestill.report.solved import change_of, epoch_seconds, horizon_names, scorings
 from nodestill.report.spread import Spread, combined, difference, hits_of, spread
 from nodestill.report.under_attack import attacked, difference_under_attack, measured_radius
 from nodestill.reproduction.grid_records import GridRecords
@@ -133,13 +133,13 @@ def _parts(stem: Spread | None, ode: Spread | None, learning: Spread | None) -> 
 
 
 def _solvers(grid: GridRecords) -> list[str | None]:
-    rows = [row for cell in grid.cells for row in cell.solvers]
-    changes = {name: [row for row in rows if row["name"] == name] for name in ("finer", "other order", "no equation")}
+    changes = {name: scorings(grid, grid.best, name) for name in ("finer", "other order", "no equation")}
     parts = {name: change_of(some) for name, some in changes.items() if some}
     if len(parts) < 3:
         return []
     return [
-        f"A finer solver moves the accuracy by {parts['finer']} points, one of another order by {parts['other order']}.",
+        f"A finer solver moves the accuracy of {grid.first(grid.best).about} by {parts['finer']} points, one of another order "
+        f"by {parts['other order']}.",
         f"Without the equation it moves by {parts['no equation']}: so much of it is the equation's, with these weights.",
     ]
 

@@ -20,7 +20,7 @@ def solvers_table(grid: GridRecords) -> Table:
     by_folder = {cell.folder: cell.name for cell in reversed(grid.cells) if cell.solvers and cell.seed == grid.cells[0].seed}
     for name in reversed(by_folder.values()):  # cells of several names that are one model are one row
         for variant in dict.fromkeys(row["name"] for cell in grid.named(name).values() for row in cell.solvers):
-            found = _scorings(grid, name, variant)
+            found = scorings(grid, name, variant)
             change = NOTHING if variant == "own" else change_of(found)
             numbers = (f"{100 * _mean(found, 'accuracy'):.1f}", change, f"{_mean(found, 'evaluations'):.1f}", str(len(found)))
             rows.append((grid.first(name).about, variant, *numbers))
@@ -28,7 +28,8 @@ def solvers_table(grid: GridRecords) -> Table:
     return Table(headers, tuple(rows), notes=(*_about_images(grid), *_about_leaving_out(grid)), text_columns=2)
 
 
-def _scorings(grid: GridRecords, name: str, variant: str) -> list[dict[str, Any]]:
+def scorings(grid: GridRecords, name: str, variant: str) -> list[dict[str, Any]]:
+    """Return the rows of a cell under one solver, of all its seeds."""
     return [row for cell in grid.named(name).values() for row in cell.solvers if row["name"] == variant]
 
 
@@ -39,8 +40,8 @@ def _mean(rows: Rows, key: str) -> float:
 def change_of(rows: Rows) -> str:
     """Return the mean change of the accuracy in points, with the interval of the images.
 
-    Rows say how many images changed class. No more can have become right or wrong, so the interval is rather too wide.
-    Of several models it is that of one, as they may all change on the same images.
+    Rows, of one model by several seeds, say how many images changed class. No more can have become right or wrong, so the
+    interval is rather too wide. It is that of one seed, as all may change on the same images.
     """
     images, change = rows[0]["images"], _mean(rows, "difference")
     changed = sum(1 - row.get("agreement", 0.0) for row in rows) / len(rows)
@@ -59,7 +60,7 @@ def _about_images(grid: GridRecords) -> tuple[str, ...]:
 
 def _about_leaving_out(grid: GridRecords) -> tuple[str, ...]:
     """Return why leaving the equation out costs another number than training without it."""
-    found, trained = _scorings(grid, grid.best, "no equation"), structure(grid)["ODE, above the stem alone"]
+    found, trained = scorings(grid, grid.best, "no equation"), structure(grid)["ODE, above the stem alone"]
     if not found or trained is None:
         return ()
     return (

@@ -43,12 +43,12 @@ def mean_under_attack(first: int | None = None) -> Measured:
 def difference_under_attack(records: GridRecords, one: str, other: str) -> Spread | None:
     """Return one cell's mean accuracy over radii and attacks less another's, on the images that both were attacked on.
 
-    A run whose attack is not finished is left out.
+    A run whose attack is not finished is left out: one that lacks a radius or an attack that another run of the grid has.
     """
     runs = {name: {seed: cell.run for seed, cell in records.named(name).items()} for name in (one, other)}
     every = [run for of_seeds in runs.values() for run in of_seeds.values()]
     counts = [row["images"] for run in every for row in run.robustness]
-    whole = set().union(*(_places(run) for run in every))
+    whole = set().union(*(_places(cell.run) for cell in records.cells if cell.run is not None))
     if not counts:
         return None
     first = min(counts)

@@ -1,6 +1,5 @@
 """One call of torchdiffeq's `odeint` or `odeint_adjoint`: what it asks for, and its answer by our solver. See `redirect`."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ from nodestill.errors import InputError
 from nodestill.ode import GradientMode, Method, Precision, Solution, Solver, StepControl, solve
 from nodestill.ode.scope import check_leaves
 from nodestill.ode.step import Kept
+from nodestill.ode.torchdiffeq_style import fixed_steps
 
 _METHODS = {
     "dopri5": Method.DOPRI5,
@@ -72,7 +72,7 @@ def solver_of(call: Call) -> Solver:
         rtol=_number(call.rtol, "rtol"),
         atol=_number(call.atol, "atol"),
         max_steps=int(options.get("max_num_steps", _STEP_LIMIT)),
-        steps=None if method.is_adaptive else _steps(call.t, options.get("step_size")),
+        steps=None if method.is_adaptive else fixed_steps(call.t, options.get("step_size")),
         first_step=None if first is None else _number(first, "first_step"),
         step_control=StepControl.SHARED,
         gradient=GradientMode.ADJOINT if call.adjoint else GradientMode.RECOMPUTE,
@@ -90,14 +90,6 @@ def _number(value: Any, name: str) -> float:
         return float(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{name} must be one number for the whole state, got a {type(value).__name__}. {WITHOUT}") from error
-
-
-def _steps(t: Tensor, step_size: Any) -> int:
-    """Return the number of steps of a fixed-step method; without a size, one from time to time."""
-    if step_size is None:
-        return 1
-    ratio = abs(float(t[-1] - t[0])) / _number(step_size, "step_size")
-    return max(1, math.ceil(ratio - 1e-4))  # the quotient of two rounded numbers may lie just above an integer
 
 
 def _precision(y0: Tensor) -> Precision:

@@ -76,7 +76,7 @@ class Remembered:
         self, lesson: Lesson, images: int, load: Callable[[int], Logits | None], save: Callable[[int, Logits], None]
     ) -> None:
         self._lesson, self._images, self._load, self._save = lesson, images, load, save
-        self._epoch = -1
+        self._epoch, self._unheard = -1, images
         self._kept: Logits | None = None
         self._heard: Logits | None = None
 
@@ -84,7 +84,7 @@ class Remembered:
         """Return what the teacher says, or said, of a batch."""
         epoch = int(batch.view[0])
         if epoch != self._epoch:
-            self._epoch, self._kept, self._heard = epoch, self._load(epoch), None
+            self._epoch, self._kept, self._heard, self._unheard = epoch, self._load(epoch), None, self._images
         if self._kept is not None:
             return self._kept[batch.index]
         logits = self._lesson(batch)
@@ -95,7 +95,8 @@ class Remembered:
         if self._heard is None:
             self._heard = logits.new_full((self._images, logits.shape[1]), torch.nan)
         self._heard[index] = logits
-        if not self._heard.isnan().any():
+        self._unheard -= len(index)
+        if self._unheard == 0 and not self._heard.isnan().any():
             self._save(self._epoch, self._heard)
 
 
