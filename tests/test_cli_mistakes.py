@@ -30,7 +30,7 @@ MISTAKES = {
     "run demo --student.distillation.kd_weight 9": "kd_weight must lie in [0, 1]",
     "run demo --student.training.epochs 0": "epochs must be at least 1",
     "run demo --student.solver.steps 3": "steps = 3 contradicts dopri5",
-    "run demo --student.solver.method rk4": "rk4 takes a fixed number of steps",
+    "run demo --student.solver.method rk4": "rk4 takes a whole number of steps >= 1, got steps = None",
     "run demo --robustness.eps-255 300": "from 0 to 255",
     "run demo --robustness.attacks fgsm": "cannot be 'fgsm'",
     "run demo --seed 99999999999999999999": "seed must fit into 64 bits",
