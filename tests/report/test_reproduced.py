@@ -11,7 +11,7 @@ from nodestill.report import write_reproduction
 from nodestill.report.claims import claims_table
 from nodestill.report.controlled import controls_table, factors, factors_table, structure
 from nodestill.report.grid_figures import attack_figure, heat_map, horizon_figure
-from nodestill.report.grid_page import grid_markdown
+from nodestill.report.grid_page import grid_markdown, how_far
 from nodestill.report.reproduced import sections, table1, table2
 from nodestill.report.said import say
 from nodestill.report.solved import change_of, horizons_table, solvers_table
@@ -241,3 +241,13 @@ def test_radii_at_which_nothing_is_left_are_named(grid):
     (note,) = about_spent_radii(replace(grid, cells=tuple(weak(cell) for cell in grid.cells)))
     assert [int(eps) for eps in re.findall(r"(\d+)/255", note)] == sorted(eps for eps in radii if eps >= 8)
     assert note in sections(replace(grid, cells=tuple(weak(cell) for cell in grid.cells)), "claims")[0].table.notes
+
+
+def test_a_rate_that_diverged_leaves_nothing_to_wait_for(grid):
+    lone = replace(grid, cells=(replace(grid.cells[0], parts=(), run=None, failed="Training diverged."), *grid.cells[1:]))
+    kept = {cell.folder for cell in lone.cells[1:]} - {lone.cells[0].folder}
+    lone = replace(lone, cells=(lone.cells[0], *(cell for cell in lone.cells[1:] if cell.folder in kept and cell.run)))
+    assert how_far(lone).startswith("All ")
+    assert "1 of the rates that were tried" in how_far(lone)
+    waiting = replace(lone, cells=(replace(lone.cells[0], failed=None), *lone.cells[1:]))
+    assert how_far(waiting).startswith("**Not finished")

@@ -1,6 +1,7 @@
 """The loop over a grid, with hands that make results up: order, sharing, settings that hang on results, failures."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -68,3 +69,15 @@ def test_time_that_is_over_stops_the_hands(tmp_path):
     assert hands.closed
     assert heard == sorted(heard)
     assert len(standing(what.cells(), known, what.scale).done) == 2
+
+
+def test_a_small_test_set_is_scored_whole(tmp_path):
+    """Fewer test images than are to be scored: a model that is scored on all there are lacks nothing."""
+    what, known = asked("table1"), fake_runs.known(tmp_path)
+    few = replace(known, counts=known.counts._replace(test=7))
+    work = next(work for work in standing(what.cells(), few, what.scale).left.values() if work.scored_images > 7)
+    fake_runs.finish(work, few)
+    folder = known.store.folder(work.name)
+    folder.write_rows("solvers.jsonl", [{**row, "images": 7} for row in folder.rows("solvers.jsonl")])
+    assert work.name in {one.name for one in standing(what.cells(), few, what.scale).done}
+    assert work.name in standing(what.cells(), known, what.scale).left

@@ -82,8 +82,10 @@ def how_far(grid: GridRecords) -> str:
     """Return a sentence on how much of the grid the page has seen."""
     folders = {cell.folder for cell in grid.cells if cell.run is not None}
     wanted = {cell.folder or (cell.name, cell.seed) for cell in grid.cells}
-    if len(folders) == len(wanted):
-        return f"All {len(wanted)} models are finished."
+    out = {cell.folder for cell in grid.cells if cell.run is None and cell.failed and not cell.parts}  # rates that were tried
+    if len(folders) + len(out) == len(wanted):
+        diverged = f", but {len(out)} of the rates that were tried, which diverged" if out else ""
+        return f"All {len(wanted)} models are finished{diverged}."
     return f"**Not finished: {len(folders)} of about {len(wanted)} models; what is not there is a dash.**"
 
 

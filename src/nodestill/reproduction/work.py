@@ -126,8 +126,13 @@ def left_of(work: Work, known: Known) -> Left:
     """Return what a work lacks, told by its folder alone; a rate that was tried and diverged lacks nothing."""
     folder = known.store.folder(work.name)
     attacks = any(missing_rows(folder, asked, known.identity) for asked in work.attacks)
-    scoring = work.scored_images != 0 and not scored_already(folder, work.scored_images)
-    return Left(not (folder.is_measured or folder.has_diverged), attacks, scoring)
+    return Left(not (folder.is_measured or folder.has_diverged), attacks, _lacks_scores(work, known))
+
+
+def _lacks_scores(work: Work, known: Known) -> bool:
+    """Whether a work is to be scored under other solvers, on as many images as there are, and is not."""
+    images = min(work.scored_images, known.counts.test)
+    return images != 0 and not scored_already(known.store.folder(work.name), images)
 
 
 def unfinished(found: Sequence[Work], known: Known) -> dict[str, Work]:
@@ -166,6 +171,6 @@ def carry_out(work: Work, workspace: Workspace, known: Known, images: Images) ->
             raise
     for asked in work.attacks:
         attack_run(folder, asked, workspace, known.identity, lambda: images[Split.TEST])
-    if work.scored_images != 0 and not scored_already(folder, work.scored_images):
+    if _lacks_scores(work, known):
         data = images[Split.TEST]
         score_solvers(folder, data.first(work.scored_images), workspace)
