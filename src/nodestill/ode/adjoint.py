@@ -7,6 +7,8 @@ loose tolerances can turn it into another direction altogether. It is here for c
 
 Source: Chen et al. 2018, "Neural Ordinary Differential Equations", eqs. 4-5. Differs: y restarts from its forward value at each
 asked-for time; steps are controlled per image on (y, a) alone, the parameters' integral follows the same steps.
+
+An image whose way back does not arrive is refused a gradient, and has no share in that of the parameters.
 """
 
 from collections.abc import Sequence
@@ -15,13 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nodestill.errors import SolveError
 from nodestill.first_derivative import first_derivative_only
 from nodestill.ode.progress import Problem, Progress, Sizes
-from nodestill.ode.scope import asked_for, check_scope, frozen_weights
+from nodestill.ode.scope import asked_for, check_scope, frozen_weights, named, refuse_images
 from nodestill.ode.solver import failures
 from nodestill.ode.step import Field, Kept, add, evaluate, like_state, pull_back_slope, take_step, without_autocast
-from nodestill.ode.trace import Taken
+from nodestill.ode.trace import Taken, placed
 from nodestill.ode.travel import travel
 
 
@@ -50,18 +51,52 @@ class AdjointSolve(torch.autograd.Function):
         status, *saved = ctx.saved_tensors  # refuses if a weight was changed in place
         ends = saved[: ctx.ends]
         check_scope(ctx.problem, ends[-1], ctx.parameters, ctx.frozen)
-        problem, healthy = ctx.problem, torch.nonzero(~failures(status))[:, 0]
-        wanted = asked_for(ctx, ctx.parameters)
-        a, gradients = torch.zeros_like(ends[-1][healthy]), [None] * len(wanted)
-        for i in reversed(range(len(ends) if len(healthy) else 0)):
-            a = a if of_ends[i] is None else a + of_ends[i][healthy]
-            given = None if ctx.sizes is None else [[h[healthy] for h in reversed(ctx.sizes[i])]]
-            a, new = _stretch(_backwards(problem, i), problem.field, given, torch.cat([ends[i][healthy], a], 1), wanted)
-            gradients = [add(total, part) for total, part in zip(gradients, new, strict=True)]
-        whole = torch.zeros_like(ends[-1])
-        whole[healthy] = a
+        wanted, arrived = asked_for(ctx, ctx.parameters), ~failures(status)
+        going = arrived
+        a, gradients, lost = _way_back(ctx, (ends, of_ends), going, wanted)
+        while bool(lost.any()):  # their shares are in the sums already; with shared steps others may be lost without them
+            _refuse(ctx.problem, lost)
+            going = going & ~lost
+            a, gradients, lost = _way_back(ctx, (ends, of_ends), going, wanted)
+        whole = torch.where(like_state(arrived & ~going, a).bool(), torch.nan, a)
         by_parameter = dict(zip(map(id, wanted), gradients, strict=True))
         return None, None, None, whole, *[by_parameter.get(id(p)) for p in ctx.parameters]
+
+
+def _refuse(problem: Problem, lost: Tensor) -> None:
+    refuse_images(
+        problem,
+        f"The adjoint solve did not arrive for {named(torch.nonzero(lost)[:, 0], len(lost))}. "
+        "Use GradientMode.RECOMPUTE, which needs no second solve, or loosen the tolerances.",
+    )
+
+
+def _way_back(
+    ctx: Any, states: tuple[Sequence[Tensor], Sequence[Tensor | None]], going: Tensor, wanted: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor | None], Tensor]:
+    """Carry the sensitivity of some images from target to target back to the start.
+
+    An image moves from where the loss first asks for it: before, its sensitivity is zero, and so is its share in anything.
+
+    Returns:
+        The sensitivity at the start, zero for the other images; the gradients of the parameters; which images were lost.
+    """
+    ends, of_ends = states
+    a, lost = torch.zeros_like(ends[-1]), torch.zeros_like(going)
+    gradients: list[Tensor | None] | None = None
+    for i in reversed(range(len(ends))):
+        asked, still = of_ends[i], like_state(going & ~lost, a).bool()
+        a = a if asked is None else torch.where(still, a + asked, 0.0)
+        moving = torch.nonzero(a.ne(0).flatten(1).any(1))[:, 0]
+        if len(moving) == 0:
+            continue  # f need not bear a batch of none
+        given = None if ctx.sizes is None else [[h[moving] for h in reversed(ctx.sizes[i])]]
+        joined = torch.cat([ends[i][moving], a[moving]], 1)
+        part, new, failed = _stretch(_backwards(ctx.problem, i), ctx.problem.field, given, joined, wanted)
+        a = placed(a, moving, torch.where(like_state(failed, part).bool(), 0.0, part))
+        lost = placed(lost, moving, failed)
+        gradients = new if gradients is None else [add(total, one) for total, one in zip(gradients, new, strict=True)]
+    return a, [torch.zeros_like(p) for p in wanted] if gradients is None else gradients, lost
 
 
 class _Augmented(nn.Module):
@@ -90,17 +125,11 @@ def _backwards(problem: Problem, i: int) -> Problem:
 
 def _stretch(
     backwards: Problem, field: Field, sizes: Sizes | None, joined: Tensor, wanted: Sequence[Tensor]
-) -> tuple[Tensor, list[Tensor | None]]:
-    """Carry a from a target back to the one before, and collect the parameters' integral on the way."""
+) -> tuple[Tensor, list[Tensor | None], Tensor]:
+    """Carry a from a target back to the one before, collect the parameters' integral on the way, and say who failed."""
     integral = _ParameterIntegral(field, backwards, wanted)
     progress = travel(backwards, sizes, joined, integral if wanted else None)
-    failed = failures(progress.status)
-    if bool(failed.any()):
-        raise SolveError(
-            f"The adjoint solve did not arrive for {int(failed.sum())} of {len(failed)} images. "
-            "Use GradientMode.RECOMPUTE, which needs no second solve, or loosen the tolerances."
-        )
-    return progress.ends[-1].chunk(2, 1)[1], integral.gradients
+    return progress.ends[-1].chunk(2, 1)[1], integral.gradients, failures(progress.status)
 
 
 class _ParameterIntegral:

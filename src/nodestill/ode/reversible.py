@@ -10,17 +10,15 @@ for which it is above a bound is refused a gradient. A step of size 0 stands sti
 Source: McCallum and Foster 2024, "Efficient, Accurate and Stable Gradients for Neural ODEs" (arXiv 2410.11648), section 3.
 """
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nodestill.errors import SolveError
 from nodestill.first_derivative import first_derivative_only
 from nodestill.ode.progress import Problem, Progress, Sizes, marked, nowhere
-from nodestill.ode.scope import asked_for, check_scope, frozen_weights
+from nodestill.ode.scope import asked_for, check_scope, frozen_weights, named, refuse_images
 from nodestill.ode.solver import Status, failures
 from nodestill.ode.step import (
     Field,
@@ -35,7 +33,6 @@ from nodestill.ode.step import (
     without_autocast,
 )
 
-_log = logging.getLogger(__name__)
 _COUPLING = 0.99  # lam: nearer to 1 is more accurate backwards, farther is more stable
 _LARGEST_ERROR = 1e-3  # of the reconstructed start, relative to its size: beyond it the gradient is not that of the solve
 
@@ -106,17 +103,13 @@ def _size(start: Tensor, end: Tensor, way: PerImage | None) -> PerImage:
 
 
 def _refuse(ctx: Any, missed: Tensor, dtype: torch.dtype) -> None:
-    """Raise for the images that missed their start, or log them if the solve was asked not to raise."""
-    names = ", ".join(map(str, missed[:5].tolist())) + (", ..." if len(missed) > 5 else "")
     remedy = "solve in float64, or use another method" if dtype == torch.float32 else "or use another method"
-    message = (
-        f"Going backwards the reversible solve missed the start of {len(missed)} of {len(ctx.missed_by)} images (at positions "
-        f"{names}) by up to {float(ctx.missed_by[missed].max()):.1e} of their size, expected at most {_LARGEST_ERROR:g}, so "
-        f"their gradient would be wrong. Take fewer steps, or more if f is stiff, {remedy}."
+    refuse_images(
+        ctx.problem,
+        f"Going backwards the reversible solve missed the start of {named(missed, len(ctx.missed_by))} by up to "
+        f"{float(ctx.missed_by[missed].max()):.1e} of their size, expected at most {_LARGEST_ERROR:g}, so their gradient would "
+        f"be wrong. Take fewer steps, or more if f is stiff, {remedy}.",
     )
-    if ctx.problem.raises:
-        raise SolveError(message)
-    _log.warning("%s It is not a number for these, and they have no share in that of the weights.", message)
 
 
 def _way_back(

@@ -1,14 +1,20 @@
-"""Which tensors the gradient of a solve can reach: y0 and the parameters of f. Everything else is refused, not dropped."""
+"""What the gradient of a solve can reach: y0 and the parameters of f, and images whose way back arrives.
 
+Everything else is refused, not dropped.
+"""
+
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nodestill.errors import InputError
+from nodestill.errors import InputError, SolveError
 from nodestill.ode.progress import Problem
 from nodestill.ode.step import Kept, evaluate
+
+_log = logging.getLogger(__name__)
 
 Frozen = Sequence[tuple[Tensor, int]]  # weights without a gradient, and how often each was written to before the solve
 
@@ -79,3 +85,20 @@ def check_leaves(parameters: Sequence[Tensor], kept: Kept) -> None:
                 "parameters, so its gradient would be lost. Register it as a parameter of f, or detach it."
             )
         pending += [parent for parent, _ in node.next_functions]
+
+
+def named(images: Tensor, batch: int) -> str:
+    """Return how many images of a batch are meant, and the positions of the first of them."""
+    positions = ", ".join(map(str, images[:5].tolist())) + (", ..." if len(images) > 5 else "")
+    return f"{len(images)} of {batch} images (at positions {positions})"
+
+
+def refuse_images(problem: Problem, message: str) -> None:
+    """Raise for images that cannot be gone back with, or log them if the solve was asked not to raise.
+
+    Raises:
+        SolveError: With the message, if the problem raises.
+    """
+    if problem.raises:
+        raise SolveError(message)
+    _log.warning("%s Their gradient is not a number, and they have no share in that of the weights.", message)

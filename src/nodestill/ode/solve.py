@@ -47,8 +47,9 @@ def solve(
         solver: Method, tolerances, limits, gradient mode, precision of f.
         times: Times to report the state at, strictly between t0 and t1 or equal to t1, in the order of travel.
         replay: Steps of an earlier solve over the same interval, to be taken again without error control.
-        raises: Whether a failed image raises. If not, its status says so and its state is not a number. A reversible solve
-            that misses the start of an image on the way back raises then or gives it a gradient that is not a number.
+        raises: Whether a failed image raises. If not, its status says so and its state is not a number. So does one that is
+            lost on the way back, where a reversible solve misses its start or that of ADJOINT does not arrive: if it does not
+            raise, its gradient is not a number, it has no share in that of the weights, and its neighbours keep theirs.
 
     Returns:
         The solution: end state, states at `times`, and per image evaluations, steps, status and error estimate.
@@ -58,7 +59,7 @@ def solve(
             gradient, `times` are out of order, `replay` does not fit the batch, or f does not return the shape of y or
             changes t or y in place. In the backward pass: if f reads a tensor whose gradient would be lost, if its weights
             are others by now, or if a second derivative is asked for.
-        SolveError: If an image did not arrive and `raises`.
+        SolveError: If an image did not arrive and `raises`; in the backward pass, if one was lost there.
 
     Source:
         Hairer, Norsett, Wanner 1993, Solving ODEs I, section II.4. Differs: error control per batch element; the last two

@@ -36,7 +36,7 @@ def alternate_paths(case: Case) -> CheckResult | None:
 
 
 def _fooled_along(case: Case, path: LogitsFn) -> int | str:
-    """Return how many survivors fall along a path, or why it cannot be gone: an adjoint solve may fail on its way back."""
+    """Return how many survivors fall along a path, or why it cannot be gone: a gradient may be refused on its way back."""
     try:
         return int(case.fooled_along(lambda images: path, case.budget).sum())
     except NodestillError as error:
