@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nodestill.errors import InputError
-from nodestill.ode import Method, Solver, Status, StepRecord, solve
+from nodestill.ode import GradientMode, Method, Solver, Status, StepRecord, solve
 from nodestill.precision import Precision
 from ode_oracles import Field, spread
 
@@ -100,12 +100,29 @@ def test_settings_that_cannot_be_meant_are_refused(settings):
         Solver(**settings)
 
 
-@pytest.mark.parametrize("change", [lambda t, y: torch.relu_(y), lambda t, y: y * t.add_(1)], ids=["y", "t"])
-@pytest.mark.parametrize("solver", [Solver(), Solver(Method.RK4, steps=3), Solver(Method.REVERSIBLE, steps=3)])
+@pytest.mark.parametrize(
+    "change",
+    [lambda t, y: torch.relu_(y), lambda t, y: y[:, :1].neg_() + y, lambda t, y: y * t.add_(1)],
+    ids=["y", "a part of y", "t"],
+)
+@pytest.mark.parametrize(
+    "solver",
+    [*[Solver(gradient=mode) for mode in GradientMode], Solver(Method.RK4, steps=3), Solver(Method.REVERSIBLE, steps=3)],
+    ids=[*[mode.value for mode in GradientMode], "rk4", "reversible"],
+)
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_an_f_that_writes_into_what_it_is_given_is_refused(change, solver, requires_grad):
     with torch.set_grad_enabled(requires_grad), pytest.raises(InputError, match=r"in place.*return a new tensor"):
         solve(Field(change), spread().requires_grad_(requires_grad), 0.0, 1.0, solver)
+
+
+def test_an_f_that_writes_into_its_own_weight_is_told_so_by_torch():
+    layer = torch.nn.Linear(2, 2, dtype=torch.float64)
+    f, before = Field(lambda t, y: y @ layer.weight.mul_(0.5)), layer.weight.tolist()
+    f.layer = layer
+    with pytest.raises(RuntimeError, match="a leaf Variable that requires grad"):
+        solve(f, torch.ones(2, 2, dtype=torch.float64), 0.0, 1.0, Solver(gradient=GradientMode.DIRECT))
+    assert layer.weight.tolist() == before
 
 
 def test_a_start_from_outside_inference_mode_is_watched_inside_it():

@@ -158,7 +158,12 @@ def evaluate(field: Field, t: PerImage, y: State, keep: bool) -> tuple[Tensor, t
         return field(t, y), ()
     leaf = y.detach().requires_grad_()
     with torch.enable_grad():
-        slope = field(t, leaf)
+        try:
+            slope = field(t, leaf)
+        except RuntimeError as error:
+            if "leaf Variable that requires grad" in str(error):
+                field(t, leaf.clone())  # torch refuses a write into a leaf, into this a write is counted
+            raise
     return slope.detach(), (Kept(leaf, slope),)
 
 
