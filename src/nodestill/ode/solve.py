@@ -66,23 +66,35 @@ def solve(
         steps before a target are made equal; the target is landed on, not interpolated.
     """
     _check_kinds(dynamics, y0, solver, replay)
+    t0, t1, times = _checked(y0, t0, t1, times, solver, replay)
+    sign, targets = math.copysign(1.0, t1 - t0), _targets(t0, t1, times)
+    field = Field(dynamics, solver.precision, solver.compiled)
+    problem = Problem(field, tableau(solver.method), solver, t0, sign, targets, raises)
+    progress, error, ends = differentiable(problem, _sizes(problem, replay, y0), _dense(y0))
+    solution = _solution(progress, error, ends, y0, times)
+    return solution.require_success(solver, t1, given=replay is not None) if raises else solution
+
+
+def _solution(progress: Progress, error: Tensor, ends: tuple[Tensor, ...], y0: Tensor, times: Sequence[float]) -> Solution:
+    at_times = torch.stack(ends[: len(times)]) if times else no_times(y0)
+    record, missed = _record(progress, y0), progress.reconstruction_error
+    return Solution(ends[-1], progress.stats(), at_times, progress.status, record, error, missed)
+
+
+def _checked(
+    y0: Tensor, t0: object, t1: object, times: object, solver: Solver, replay: StepRecord | None
+) -> tuple[float, float, tuple[float, ...]]:
+    """Return the start, the end and the times between as plain numbers, if all that is asked for can be meant."""
     t0, t1, times = _time("t0", t0), _time("t1", t1), _times(times)
-    _check(y0, t0, t1, times, solver)
+    _check_state(y0, solver)
+    check_interval(t0, t1)
+    _check_times(t0, t1, times)
     _check_record(replay, len(y0), times)
     if times and solver.method is Method.REVERSIBLE:
         raise InputError(
             f"A reversible solve reports no times between, got {list(times)}. Solve each stretch, or take another method."
         )
-    targets = _targets(t0, t1, times)
-    sign = math.copysign(1.0, t1 - t0)
-    field = Field(dynamics, solver.precision, solver.compiled)
-    problem = Problem(field, tableau(solver.method), solver, t0, sign, targets, raises)
-    progress, error, ends = differentiable(problem, _sizes(problem, replay, y0), _dense(y0))
-    at_times = torch.stack(ends[: len(times)]) if times else no_times(y0)
-    record = _record(progress, y0)
-    missed = progress.reconstruction_error
-    solution = Solution(ends[-1], progress.stats(), at_times, progress.status, record, error, missed)
-    return solution.require_success(solver, t1, given=replay is not None) if raises else solution
+    return t0, t1, times
 
 
 def _check_kinds(dynamics: object, y0: object, solver: object, replay: object) -> None:
@@ -113,7 +125,7 @@ def _time(name: str, value: object) -> float:
     return float(value)
 
 
-def _check(y0: Tensor, t0: float, t1: float, times: Sequence[float], solver: Solver) -> None:
+def _check_state(y0: Tensor, solver: Solver) -> None:
     if y0.dtype not in (torch.float32, torch.float64) or y0.dim() < 2:
         raise InputError(
             f"y0 must be float32 or float64 with a batch dimension and at least one more, got {y0.dtype} of shape "
@@ -124,7 +136,9 @@ def _check(y0: Tensor, t0: float, t1: float, times: Sequence[float], solver: Sol
             "precision BFLOAT16 needs y0 in float32, got float64, which autocast leaves as it is. "
             "Pass y0.float(), or Precision.FLOAT32, which computes in the dtype of y0."
         )
-    check_interval(t0, t1)
+
+
+def _check_times(t0: float, t1: float, times: Sequence[float]) -> None:
     ahead = [abs(t - t0) if (t - t0) * (t1 - t0) > 0 else -1.0 for t in times]
     if any(b <= a for a, b in zip([0.0, *ahead], [*ahead, math.inf])) or any(a > abs(t1 - t0) for a in ahead):
         raise InputError(f"times must lie after t0 = {t0:g}, up to t1 = {t1:g}, in the order of travel; got {list(times)}.")
