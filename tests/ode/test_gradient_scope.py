@@ -206,6 +206,33 @@ def test_a_gradient_that_would_be_lost_is_refused(mode, factor):
         loss.backward()
 
 
+class ReadsAtTimes(nn.Module):
+    """-y, with a tensor in it that a gradient would be lost of, but only while the time is between two."""
+
+    def __init__(self, times):
+        super().__init__()
+        self.times, self.foreign = times, [torch.ones((), dtype=torch.float64, requires_grad=True)]
+
+    def forward(self, t, y):
+        first, last = self.times
+        return -self.foreign[0] * y if first <= float(t.flatten()[0]) <= last else -y
+
+
+@EVERY_SOLVER
+@pytest.mark.parametrize("times", [(0.0, 0.1), (0.9, 1.0)], ids=["at the start", "at the end"])
+def test_a_gradient_that_would_be_lost_at_one_end_is_refused(solver, times):
+    loss = solve(ReadsAtTimes(times), spread().requires_grad_(), 0.0, 1.0, solver).y1.sum()
+    with pytest.raises(InputError, match="not one of its parameters"):
+        loss.backward()
+
+
+@MODES
+def test_a_gradient_that_would_be_lost_in_the_middle_is_refused(mode):
+    loss = solve(ReadsAtTimes((0.4, 0.6)), spread().requires_grad_(), 0.0, 1.0, Solver(Method.RK4, steps=6, gradient=mode)).y1
+    with pytest.raises(InputError, match="not one of its parameters"):
+        loss.sum().backward()
+
+
 @MODES
 def test_weights_that_are_computed_are_weights(mode):
     f, y0, factor = Net(), spread(), torch.tensor(1.0, dtype=torch.float64, requires_grad=True)

@@ -76,7 +76,7 @@ class _Solve(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         states = [] if trace is None else trace.hand_over()
         ctx.save_for_backward(y0, *states, *parameters)
-        ctx.problem, ctx.parameters, ctx.failed, ctx.trace, ctx.checked = problem, parameters, failed, trace, False
+        ctx.problem, ctx.parameters, ctx.failed, ctx.trace = problem, parameters, failed, trace
         ctx.device = y0.device
         found.append(progress)
         error = progress.error.to(y0.dtype)
@@ -142,9 +142,8 @@ def _pull_back(
     The evaluations are this function's alone, so that they are gone before those of another step are made.
     """
     tableau, kept = _evaluations(ctx.problem, taken, of_error is not None)
-    if not ctx.checked:
-        check_leaves(ctx.parameters, kept[0])
-        ctx.checked = True
+    for evaluation in (kept[0], kept[-1]):  # of every step, at 10 us: f may read a tensor at some times only
+        check_leaves(ctx.parameters, evaluation)
     whole = _shaped(cotangent, taken, of_error)
     part = whole if taken.index is None else whole[taken.index]
     if of_error is not None:

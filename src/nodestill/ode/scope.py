@@ -20,10 +20,15 @@ Frozen = Sequence[tuple[Tensor, int]]  # weights without a gradient, and how oft
 
 
 def check_scope(problem: Problem, y: Tensor, parameters: Sequence[Tensor], frozen: Frozen) -> None:
-    """Check weights and leaves with one evaluation of one image, where the backward pass keeps none that could be asked."""
+    """Check weights and leaves, the latter with an evaluation of one image at either end of the way.
+
+    For backward passes that keep none which could be asked. What f reads only between the ends is not seen: that would take
+    an evaluation at every step.
+    """
     check_weights(problem.field.dynamics, parameters, frozen)
-    t = problem.time(torch.zeros(1, dtype=torch.float64, device=y.device))
-    check_leaves(parameters, *evaluate(problem.field, t, y[:1], True)[1])
+    for travelled in (0.0, problem.targets[-1]):
+        t = problem.time(torch.full((1,), travelled, dtype=torch.float64, device=y.device))
+        check_leaves(parameters, *evaluate(problem.field, t, y[:1], True)[1])
 
 
 def asked_for(ctx: Any, parameters: Sequence[Tensor]) -> list[Tensor]:
