@@ -14,18 +14,25 @@ def table(rows: list[dict]) -> str:
     """
     last = [row for row in rows if row["epoch"] == row["epochs"]]
     distilled = {row["seed"]: row for row in last if row["contender"] == "distilled"}
-    heads = ["Contender", "Seeds", "Epochs", "PFLOP", "Minutes", "Accuracy", "Range", "Minus distilled", "95 %"]
+    heads = ["Contender", "Seeds", "Epochs", "PFLOP", "Minutes", "at GFLOP/s", "Accuracy", "Range", "Minus distilled", "95 %"]
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
     for name in dict.fromkeys(row["contender"] for row in last):
         own = [row for row in last if row["contender"] == name]
-        lines.append([name, *_spent(own), *_difference(own, [distilled[r["seed"]] for r in own if r["seed"] in distilled])])
+        pairs = [distilled[row["seed"]] for row in own if row["seed"] in distilled]
+        lines.append([name, *_spent(own, rate(rows, name)), *_difference(own, pairs)])
     return markdown(lines)
 
 
-def _spent(own: list[dict]) -> list[str]:
+def rate(rows: list[dict], contender: str) -> str:
+    """Return how fast the machine was at bare convolutions while a contender was trained: the median over all epochs."""
+    found = [row["gflops"] for row in rows if row["contender"] == contender and "gflops" in row]
+    return f"{statistics.median(found):.0f}" if found else "–"
+
+
+def _spent(own: list[dict], at: str) -> list[str]:
     shares = [100 * row["accuracy"] for row in own]
     flop, minutes = (statistics.mean(row[key] for row in own) for key in ("flop", "seconds"))
-    figures = [str(len(own)), str(own[0]["epochs"]), f"{flop / 1e15:.2f}", f"{minutes / 60:.1f}"]
+    figures = [str(len(own)), str(own[0]["epochs"]), f"{flop / 1e15:.2f}", f"{minutes / 60:.1f}", at]
     return [*figures, f"{statistics.mean(shares):.2f}", f"{min(shares):.2f} to {max(shares):.2f}"]
 
 

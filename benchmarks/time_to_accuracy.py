@@ -9,10 +9,12 @@ transitions are all that learns, and "discrete twin" residual blocks of the same
 distilled. "torchdiffeq" solves the same equations with torchdiffeq's midpoint steps under bfloat16 autocast, f as it is usually
 written (time concatenated), and "discrete net" is that of airbench94; both on labels alone. After each epoch 2,000 test images
 are scored in float32, after the last one all of them; this takes no part in the time and chooses nothing. FLOP are counted as 2
-per multiply-accumulate, a backward pass as two forward passes.
+per multiply-accumulate, a backward pass as two forward passes. Minutes say little on a machine that is shared: after each epoch
+the rate of bare convolutions is measured too (as `record.py --rate` does), and stands beside them.
 """
 
 import argparse
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,6 +50,7 @@ from nodestill.training import (
     train,
 )
 from nodestill.training.memory import keep_freed_memory
+from record import convolution_rate
 from rows import keep, read
 from time_to_accuracy_figure import draw
 
@@ -193,6 +196,7 @@ def measure(name: str, recipe: Recipe, data: Path, seed: int) -> None:
         found = evaluate(scored(model.eval()), test if record.epoch == plan.epochs else test.first(_ON_THE_WAY), 500)
         row = {"contender": name, "seed": seed, "epochs": plan.epochs, "epoch": record.epoch, "taught": lesson is not None}
         row |= {"seconds": spent.seconds, "flop": spent.flop, "loss": found.loss, "images": found.images}
+        row |= {"gflops": statistics.median(convolution_rate(repeats=5))}
         row |= {"accuracy": found.accuracy, "low": found.accuracy_low, "high": found.accuracy_high}
         rows.append(row | {"data": test.provenance, "environment": environment(torch.device("cpu"))})
         print(row, flush=True)

@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from equal_cost import rate
 from work_precision_figure import GRID, INK, MUTED
 
 _COLORS = {
@@ -29,16 +30,22 @@ def draw(rows: Sequence[dict[str, Any]], picture: Path) -> None:
     figure.axes[0].set_ylabel("test accuracy, %", color=MUTED)
     handles, names = figure.axes[0].get_legend_handles_labels()
     shown = dict(zip(names, handles))
-    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=6, frameon=False, labelcolor=INK)
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=3, frameon=False, labelcolor=INK)
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, dpi=110, metadata={"Software": None})
+
+
+def _label(rows: Sequence[dict[str, Any]], contender: str) -> str:
+    """Return a contender's name and how fast the machine was: minutes are to be read with it."""
+    found = rate(rows, contender)
+    return contender if found == "–" else f"{contender} (at {found} GFLOP/s)"
 
 
 def _panel(axes: Axes, rows: Sequence[dict[str, Any]], key: str, unit: float) -> None:
     for training in dict.fromkeys((row["contender"], row["seed"], row["epochs"]) for row in rows):
         own = [row for row in rows if (row["contender"], row["seed"], row["epochs"]) == training]
         x, y = [row[key] / unit for row in own], [100 * row["accuracy"] for row in own]
-        axes.plot(x, y, color=_COLORS[training[0]], label=training[0], marker="o", ms=3.5, lw=1.8)
+        axes.plot(x, y, color=_COLORS[training[0]], label=_label(rows, training[0]), marker="o", ms=3.5, lw=1.8)
     axes.set_xlim(left=0)
     axes.grid(color=GRID, lw=0.8)
     axes.tick_params(length=0, labelcolor=MUTED)
