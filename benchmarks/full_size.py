@@ -23,7 +23,7 @@ from nodestill.experiments.model_recipes import StudentRecipe, TeacherRecipe
 from nodestill.models import NeuralODEClassifier
 from nodestill.reproduction import asked_reproduction
 from nodestill.training import EpochRecord, supervised
-from rows import keep, markdown, read
+from rows import keep, markdown, read, run_script
 from time_to_accuracy import built, fit, macs_of
 
 RESULTS = Path(__file__).parent / "results" / "full_size.jsonl"
@@ -111,4 +111,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

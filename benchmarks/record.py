@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from nodestill.experiments.environment import environment
-from rows import keep, markdown, read
+from rows import keep, markdown, read, run_script
 from solve_speed import seconds
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -151,4 +151,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

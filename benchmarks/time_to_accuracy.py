@@ -48,7 +48,7 @@ from nodestill.training import (
     train,
 )
 from nodestill.training.memory import keep_freed_memory
-from rows import keep, read
+from rows import keep, read, run_script
 from time_to_accuracy_figure import draw
 
 OnEpoch = Callable[[EpochRecord], None]
@@ -218,4 +218,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -23,7 +23,7 @@ from nodestill.experiments.environment import environment
 from nodestill.experiments.scoring import scored
 from nodestill.models import NeuralODEClassifier
 from nodestill.training import EpochRecord, evaluate, supervised
-from rows import keep, markdown, read
+from rows import keep, markdown, read, run_script
 from time_to_accuracy import built, fit, macs_of
 
 RESULTS = Path(__file__).parent / "results" / "tuning.jsonl"
@@ -90,4 +90,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)
