@@ -43,7 +43,7 @@ from nodestill.data import Batch, Dataset, ImageSet, Split, load_image_set
 from nodestill.experiments.environment import environment
 from nodestill.models import NeuralODEClassifier
 from nodestill.subjects.of_model import subject_of_model
-from rows import keep, markdown, read
+from rows import keep, markdown, read, run_script
 
 RESULTS = Path(__file__).parent / "results" / "attack_sweep.jsonl"
 RADII = tuple(range(1, 21))
@@ -154,4 +154,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -6,7 +6,8 @@
 The paper's models are those of `nodestill reproduce --scale paper`: 512 channels, dopri5 at 1e-3, float32. "cifar10-gpu" and
 "svhn-fast" are the students of these recipes, uncompiled. Each takes --steps steps of --images images on labels; all but the
 first count. FLOP are 2 per multiply-accumulate, a backward pass as two forward passes (recomputed steps are in the time and not
-in the FLOP). Evaluations of f are those of fresh weights: trained equations may need more.
+in the FLOP). Evaluations of f are those of fresh weights: trained equations may need more. Epochs are of whole images and all
+steps, as many as cost the same as those of the recipe.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from arithmetic import macs_of, whole_epochs
 from nodestill.data import Dataset, ImageSet, Split, count_images, load_image_set
 from nodestill.experiments import recipe_named
 from nodestill.experiments.environment import environment
@@ -23,8 +25,8 @@ from nodestill.experiments.model_recipes import StudentRecipe, TeacherRecipe
 from nodestill.models import NeuralODEClassifier
 from nodestill.reproduction import asked_reproduction
 from nodestill.training import EpochRecord, supervised
-from rows import keep, markdown, read
-from time_to_accuracy import built, fit, macs_of
+from rows import keep, markdown, read, run_script
+from time_to_accuracy import built, fit, shape_of
 
 RESULTS = Path(__file__).parent / "results" / "full_size.jsonl"
 _CELLS = {"ResNet-44": "resnet44", "NODE(1)": "kd-T10-resnet44", "NODE(100)": "kd-node100", "NODE(500)": "node500"}
@@ -62,21 +64,28 @@ def next_images(images: ImageSet) -> torch.Tensor:
     return images.at(torch.arange(min(8, len(images)))).images
 
 
+def shortened(model: TeacherRecipe | StudentRecipe, count: int, steps: int) -> TeacherRecipe | StudentRecipe:
+    """Return a recipe of a few steps, an epoch each, of whole images and by all steps of the solver."""
+    plan = replace(model.training, batch_size=count, epochs=steps, sides=())
+    return replace(model, training=plan, **({"coarse_epochs": 0} if isinstance(model, StudentRecipe) else {}))
+
+
 def measure(name: str, data: Path, count: int, steps: int) -> dict:
     """Take some steps, an epoch each, and return a row."""
     what = subject(name)
     whole = count_images(what.dataset, data)
     images = load_image_set(what.dataset, Split.TRAIN, data).first(count)
-    model, plan = built(what.model, images, seed=0), replace(what.model.training, batch_size=count, epochs=steps, sides=())
-    macs, calls, seconds = macs_of(model, images), evaluations_of(model, images), []
+    model, short = built(what.model, images, seed=0), shortened(what.model, count, steps)
+    shape, smoothing = shape_of(images), short.training.label_smoothing
+    macs, calls, seconds = macs_of(model, shape), evaluations_of(model, images), []
 
     def each(record: EpochRecord) -> None:
         seconds.append(record.seconds)
         print(f"{name}: {record.seconds:.1f} s", flush=True)
 
-    fit(model, lambda net: supervised(net, label_smoothing=plan.label_smoothing), images, plan, 0, each)
+    fit(model, lambda net: supervised(net, label_smoothing=smoothing), images, short, 0, each)
     row = {"model": name, "images": len(images), "steps": steps, "macs": macs, "evaluations": calls}
-    row |= {"seconds": seconds[1:], "epochs": what.model.training.epochs, "train_images": whole.train}
+    row |= {"seconds": seconds[1:], "epochs": whole_epochs(what.model, shape, images.num_classes), "train_images": whole.train}
     return row | {"data": images.provenance, "environment": environment(torch.device("cpu"))}
 
 
@@ -89,7 +98,7 @@ def table(rows: list[dict]) -> str:
         rate, views = statistics.median(rates), row["train_images"] * row["epochs"]
         cells = ["–" if row["evaluations"] is None else f"{row['evaluations']:.1f}", f"{row['macs'] / 1e9:.3g}", f"{rate:.3g}"]
         cells += [f"{min(rates):.3g} to {max(rates):.3g}", f"{6 * row['macs'] * rate / 1e9:.0f}", f"{row['train_images']:,}"]
-        cells += [str(row["epochs"]), f"{6 * row['macs'] * views / 1e15:.3g}", f"{views / rate / 86_400:.2g}"]
+        cells += [f"{row['epochs']:g}", f"{6 * row['macs'] * views / 1e15:.3g}", f"{views / rate / 86_400:.2g}"]
         lines.append([row["model"], *cells])
     return markdown(lines)
 
@@ -111,4 +120,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -27,7 +27,7 @@ from nodestill.experiments.environment import environment
 from nodestill.models import Activation
 from nodestill.ode import GradientMode, Method, Solver, solve
 from nodestill.precision import Precision
-from rows import keep, markdown
+from rows import keep, markdown, run_script
 from solve_speed import calls_of, relative
 from subjects import Found, Subject, cell, gradients, random_subject, rivals, trained_subject
 
@@ -197,4 +197,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

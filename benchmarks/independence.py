@@ -29,7 +29,7 @@ from nodestill.experiments.environment import environment
 from nodestill.models import ConvDynamics, NeuralODEClassifier, Norm
 from nodestill.ode import GradientMode, Solver, StepControl, solve
 from nodestill.precision import Precision
-from rows import keep, markdown
+from rows import keep, markdown, run_script
 from subjects import cell, rivals
 from trained import test_images, trained
 
@@ -196,4 +196,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -42,7 +42,7 @@ from nodestill.experiments.environment import environment
 from nodestill.models import NeuralODEClassifier, Normalize
 from nodestill.ode.solver import failures
 from nodestill.subjects.of_model import subject_of_model
-from rows import keep, markdown, read
+from rows import keep, markdown, read, run_script
 
 RESULTS = Path(__file__).parent / "results" / "robustness_claims.jsonl"
 RADII = (1, 2, 4, 8, 16, 20)
@@ -192,4 +192,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,6 +1,9 @@
 """How the rows of a benchmark are kept, as JSON lines, and shown, as tables in markdown."""
 
 import json
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -22,3 +25,13 @@ def read(path: Path) -> list[dict]:
 def markdown(lines: list[list[str]]) -> str:
     """Return a table in markdown; the first two lines are its heads and their alignment."""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script; whoever reads what it prints may stop before its end, as `head` does."""
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be written at exit
+        sys.exit(1)

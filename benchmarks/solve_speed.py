@@ -25,7 +25,7 @@ from memory import peak_megabytes
 from nodestill.experiments.environment import environment
 from nodestill.models import Activation, ConvDynamics, Norm
 from nodestill.ode import GradientMode, Solver
-from rows import keep, markdown, read
+from rows import keep, markdown, read, run_script
 
 RESULTS = Path(__file__).parent / "results" / "solve_speed.jsonl"
 SETTINGS = ("channels", "horizon", "norm", "batch", "threads")
@@ -242,4 +242,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

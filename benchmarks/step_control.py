@@ -33,7 +33,7 @@ from nodestill.models import NeuralODEClassifier, Norm
 from nodestill.ode import Method, Solver, march, solve
 from nodestill.ode.step_size import next_size, on_grid
 from nodestill.reproduction.grid_records import read_grid
-from rows import keep, markdown, read
+from rows import keep, markdown, read, run_script
 from solve_speed import relative, workload
 
 RESULTS = Path(__file__).parent / "results" / "step_control.jsonl"
@@ -166,4 +166,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

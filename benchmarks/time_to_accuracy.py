@@ -23,24 +23,24 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
+from arithmetic import macs_by_epoch, macs_of
 from contenders import AsUsual, ByRival
 from discrete_net import discrete_net
 from equal_cost import table
 from nodestill.data import Dataset, ImageSet, Split, channel_statistics, load_image_set
 from nodestill.experiments import recipe_named
 from nodestill.experiments.environment import environment
-from nodestill.experiments.fit import learn_whitening
+from nodestill.experiments.fit import learn_whitening, refine
 from nodestill.experiments.members import build_model
 from nodestill.experiments.model_recipes import StudentRecipe, TeacherRecipe
 from nodestill.experiments.objective import in_precision_of
 from nodestill.experiments.recipe import Recipe
 from nodestill.experiments.scoring import scored
-from nodestill.models import NeuralODEClassifier, forward_macs, macs
+from nodestill.models import NeuralODEClassifier
 from nodestill.training import (
     EpochRecord,
     Lesson,
     Objective,
-    Training,
     evaluate,
     fabric_for,
     once,
@@ -51,7 +51,7 @@ from nodestill.training import (
 )
 from nodestill.training.memory import keep_freed_memory
 from record import convolution_rate
-from rows import keep, read
+from rows import keep, read, run_script
 from time_to_accuracy_figure import draw
 
 OnEpoch = Callable[[EpochRecord], None]
@@ -94,21 +94,20 @@ class Spent:
         self.flop += flop
 
 
-def macs_of(model: nn.Module, images: ImageSet) -> float:
-    """Return the multiply-accumulates of one image, forward."""
-    shape = tuple(images.images.shape[1:])
-    if isinstance(model, ThroughTorchdiffeq):
-        return macs_of(model.model, images)
-    if not isinstance(model, NeuralODEClassifier):
-        return macs(model, torch.zeros(1, *shape))
-    with torch.no_grad():
-        calls = model.eval().predict(torch.zeros(1, *shape)).evaluations_by_equation[0].tolist()
-    return forward_macs(model, shape, calls).total
+def ours(model: nn.Module) -> nn.Module:
+    """Return the model of ours that torchdiffeq solves, or the model itself."""
+    return model.model if isinstance(model, ThroughTorchdiffeq) else model
 
 
-def flop_of_epoch(model: nn.Module, images: ImageSet) -> float:
-    """Return the arithmetic of one epoch of training on labels."""
-    return 6 * macs_of(model, images) * len(images)
+def flop_by_epoch(model: nn.Module, recipe: StudentRecipe | TeacherRecipe, images: ImageSet) -> list[float]:
+    """Return the arithmetic of each epoch of training on labels."""
+    return [6 * each * len(images) for each in macs_by_epoch(ours(model), recipe, shape_of(images))]
+
+
+def shape_of(images: ImageSet) -> tuple[int, int, int]:
+    """Return the shape of an image."""
+    _, height, width = images.images.shape[1:]
+    return 3, height, width
 
 
 def built(recipe: StudentRecipe | TeacherRecipe, images: ImageSet, seed: int) -> nn.Module:
@@ -119,13 +118,26 @@ def built(recipe: StudentRecipe | TeacherRecipe, images: ImageSet, seed: int) ->
 
 
 def fit(
-    model: nn.Module, objective: Callable[[nn.Module], Objective], images: ImageSet, plan: Training, seed: int, each: OnEpoch
+    model: nn.Module,
+    objective: Callable[[nn.Module], Objective],
+    images: ImageSet,
+    recipe: StudentRecipe | TeacherRecipe,
+    seed: int,
+    each: OnEpoch,
 ) -> None:
-    """Train a model for a whole schedule; `each` is called after every epoch, with its record."""
+    """Train a model for a whole schedule; `each` is called after every epoch, with its record, while all steps are taken."""
+    plan = recipe.training
+
+    def on_epoch(record: EpochRecord) -> None:
+        refine(ours(model), recipe, plan.epochs)
+        each(record)
+        refine(ours(model), recipe, record.epoch)
+
     keep_freed_memory()  # as the command does, for every contender alike
+    refine(ours(model), recipe, 0)
     fabric = fabric_for("cpu", precision=plan.precision)
     learner = set_up(model, plan, fabric)
-    train(learner, in_precision_of(fabric, objective(learner.model)), images, plan, seed=seed, on_epoch=each)
+    train(learner, in_precision_of(fabric, objective(learner.model)), images, plan, seed=seed, on_epoch=on_epoch)
 
 
 def contender(name: str, student: StudentRecipe, images: ImageSet, seed: int) -> nn.Module:
@@ -149,24 +161,25 @@ def contender(name: str, student: StudentRecipe, images: ImageSet, seed: int) ->
 def flop_of_teacher(recipe: Recipe, teacher: nn.Module, images: ImageSet) -> float:
     """Return the arithmetic of training a teacher and of asking it once for each image, and for its mirror image."""
     views = 2 if recipe.student.training.augment.flip else 1
-    return recipe.teacher.training.epochs * flop_of_epoch(teacher, images) + 2 * views * macs_of(teacher, images) * len(images)
+    asking = 2 * views * macs_of(teacher, shape_of(images)) * len(images)
+    return sum(flop_by_epoch(teacher, recipe.teacher, images)) + asking
 
 
 def budget(recipe: Recipe, images: ImageSet) -> float:
     """Return the arithmetic of a distilled student and its teacher."""
     teacher, student = (built(part, images, 0) for part in (recipe.teacher, recipe.student))
-    return flop_of_teacher(recipe, teacher, images) + recipe.student.training.epochs * flop_of_epoch(student, images)
+    return flop_of_teacher(recipe, teacher, images) + sum(flop_by_epoch(student, recipe.student, images))
 
 
 def teachers_lesson(recipe: Recipe, images: ImageSet, seed: int, spent: Spent) -> Lesson:
     """Return what a teacher says that is trained for it now, and add what both cost."""
-    teacher, plan, since = built(recipe.teacher, images, seed), recipe.teacher.training, perf_counter()
+    teacher, since, smoothing = built(recipe.teacher, images, seed), perf_counter(), recipe.teacher.training.label_smoothing
     spent.flop += flop_of_teacher(recipe, teacher, images)
 
     def each(record: EpochRecord) -> None:
         print(f"teacher: epoch {record.epoch}, loss {record.loss:.3f}, {record.seconds:.0f} s", flush=True)
 
-    fit(teacher, lambda model: supervised(model, label_smoothing=plan.label_smoothing), images, plan, seed, each)
+    fit(teacher, lambda model: supervised(model, label_smoothing=smoothing), images, recipe.teacher, seed, each)
     lesson = once(teacher, images, mirrored=recipe.student.training.augment.flip)
     spent.seconds += perf_counter() - since
     return lesson
@@ -181,18 +194,26 @@ def objective(recipe: StudentRecipe, lesson: Lesson | None) -> Callable[[nn.Modu
     return lambda model: taught(model, lesson, **weights)
 
 
+def affordable(model: nn.Module, recipe: StudentRecipe, images: ImageSet, flop: float) -> StudentRecipe:
+    """Return a recipe of as many epochs as cost nearest to so much, at least one; those that are cheap come first and stay."""
+    by_epoch = flop_by_epoch(model, recipe, images)
+    spared = sum(by_epoch[-1] - each for each in by_epoch)
+    epochs = max(1, round((flop + spared) / by_epoch[-1]))
+    return replace(recipe, training=replace(recipe.training, epochs=epochs))
+
+
 def measure(name: str, recipe: Recipe, data: Path, seed: int) -> None:
     """Train a contender and keep a row for every epoch."""
     images, test = (load_image_set(Dataset.CIFAR10, split, data) for split in (Split.TRAIN, Split.TEST))
-    spent, student = Spent(), recipe.student
+    spent = Spent()
     lesson = teachers_lesson(recipe, images, seed, spent) if name in TAUGHT else None
-    model = contender(name, student, images, seed)
-    flop = flop_of_epoch(model, images)
-    plan = replace(student.training, epochs=max(1, round((budget(recipe, images) - spent.flop) / flop)))
+    model = contender(name, recipe.student, images, seed)
+    student = affordable(model, recipe.student, images, budget(recipe, images) - spent.flop)
+    plan, flop = student.training, flop_by_epoch(model, student, images)
     rows: list[dict] = []
 
     def each(record: EpochRecord) -> None:
-        spent.add(record.seconds, flop)
+        spent.add(record.seconds, flop[record.epoch - 1])
         found = evaluate(scored(model.eval()), test if record.epoch == plan.epochs else test.first(_ON_THE_WAY), 500)
         row = {"contender": name, "seed": seed, "epochs": plan.epochs, "epoch": record.epoch, "taught": lesson is not None}
         row |= {"seconds": spent.seconds, "flop": spent.flop, "loss": found.loss, "images": found.images}
@@ -202,7 +223,7 @@ def measure(name: str, recipe: Recipe, data: Path, seed: int) -> None:
         print(row, flush=True)
         keep(rows, RESULTS, ("contender", "seed", "epoch"))
 
-    fit(model, objective(student, lesson), images, plan, seed, each)
+    fit(model, objective(student, lesson), images, student, seed, each)
 
 
 def main() -> None:
@@ -222,4 +243,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -17,14 +17,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from arithmetic import macs_of
 from nodestill.data import Dataset, Split, load_image_set
 from nodestill.experiments import asked_recipe, to_plain
 from nodestill.experiments.environment import environment
 from nodestill.experiments.scoring import scored
 from nodestill.models import NeuralODEClassifier
 from nodestill.training import EpochRecord, evaluate, supervised
-from rows import keep, markdown, read
-from time_to_accuracy import built, fit, macs_of
+from rows import keep, markdown, read, run_script
+from time_to_accuracy import built, fit, shape_of
 
 RESULTS = Path(__file__).parent / "results" / "tuning.jsonl"
 _FINER = 4
@@ -45,8 +46,8 @@ def measure(options: argparse.Namespace, overrides: list[str]) -> dict:
         print(f"epoch {record.epoch}: loss {record.loss:.3f}, {record.seconds:.0f} s", flush=True)
 
     smoothing = student.training.label_smoothing
-    fit(model, lambda net: supervised(net, label_smoothing=smoothing), images, student.training, 0, each)
-    row = {"label": options.label, "images": len(images), "epochs": options.epochs, "macs": macs_of(model, images)}
+    fit(model, lambda net: supervised(net, label_smoothing=smoothing), images, student, 0, each)
+    row = {"label": options.label, "images": len(images), "epochs": options.epochs, "macs": macs_of(model, shape_of(images))}
     row |= {"images_per_second": len(images) / min(record.seconds for record in records), "loss": records[-1].loss}
     row |= {name: evaluate(net, held_out, 250).accuracy for name, net in _variants(model).items()}
     return row | {"student": to_plain(student), "environment": environment(torch.device("cpu"))}
@@ -90,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

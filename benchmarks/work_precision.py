@@ -26,6 +26,7 @@ import torch
 from classic_problems import Problem, classic_problems, trained_problems
 from counted_solvers import CONTENDERS, FAILURES, Counted
 from nodestill.experiments.environment import environment
+from rows import run_script
 from work_precision_figure import draw
 
 RESULTS = Path(__file__).parent / "results" / "work_precision.jsonl"
@@ -112,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

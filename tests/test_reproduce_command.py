@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import fake_runs
+from cli_runs import launched
 from nodestill.cli import main
 from nodestill.reproduction import asked_reproduction
 from nodestill.reproduction.reproduce import write_listing
@@ -111,6 +112,18 @@ def test_rows_of_a_fresh_clone_are_taken_over_and_named(tmp_path, capsys):
     said = " ".join(out.split())
     assert "13 models were taken over from the rows in" in said
     assert "To do: 0 models" in said
+
+
+def test_a_grid_that_is_terminated_ends_as_by_ctrl_c_with_its_processes(tmp_path):
+    process = launched("reproduce", "table3", "--scale", "smoke", "--jobs", "1", "--store", tmp_path)
+    while not list(tmp_path.glob("student-*/environment.json")) and process.poll() is None:
+        time.sleep(0.02)
+    process.terminate()
+    process.terminate()  # as `timeout` does
+    _, err = process.communicate(timeout=60)  # until every process has ended that could still say something
+    assert process.returncode == 130
+    assert err == "nodestill: stopped. What is finished is kept: the same command goes on from here.\n"
+    assert (tmp_path / "reproduce-cifar10-smoke" / "grid.json").exists()
 
 
 @pytest.mark.slow

@@ -17,13 +17,18 @@ def test_a_folder_is_made_and_a_file_replaced(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_ctrl_c_waits_until_the_file_is_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda _: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
-        write_whole(tmp_path / "file", b"whole")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_what_stops_a_command_waits_until_the_file_is_there(tmp_path, monkeypatch, stop):
+    usual = signal.signal(stop, signal.default_int_handler)
+    monkeypatch.setattr(os, "fsync", lambda _: signal.raise_signal(stop))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            write_whole(tmp_path / "file", b"whole")
+        assert signal.getsignal(stop) is signal.default_int_handler
+    finally:
+        signal.signal(stop, usual)
     assert (tmp_path / "file").read_bytes() == b"whole"
     assert len(list(tmp_path.iterdir())) == 1
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Put a file in place of another, or of none, in one moment; its folder is made if it is not there.
 
-    It is written under a temporary name, brought to the disk and renamed. Ctrl-C waits for that; a kill leaves the old file.
+    It is written under a temporary name, brought to the disk and renamed. Ctrl-C and SIGTERM wait for that; a kill leaves the
+    old file.
 
     Args:
         path: The file.
@@ -21,7 +24,7 @@ def write_whole(path: Path, content: bytes) -> None:
         OSError: What the system says; no temporary file stays.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _ctrl_c_waits():
+    with _signals_wait():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
@@ -36,17 +39,16 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _ctrl_c_waits() -> Iterator[None]:
-    """Hold Ctrl-C until the block is over; only the main thread can, and only it is interrupted. A failure comes first."""
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not None
-    if not ours:
-        yield
-        return
-    pressed: list[int] = []
-    usual = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+def _signals_wait() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM until the block is over; only the main thread can, only it is stopped. Failure goes first."""
+    here = threading.current_thread() is threading.main_thread()
+    ours = [number for number in _STOPS if here and signal.getsignal(number) is not None]
+    came: list[int] = []
+    usual = [signal.signal(number, lambda number, _: came.append(number)) for number in ours]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, usual)
-    if pressed:
-        signal.raise_signal(signal.SIGINT)
+        for number, handler in zip(ours, usual, strict=True):
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])

@@ -179,18 +179,32 @@ def test_teachers_and_the_papers_own_models_are_not_counted_as_controls(grid):
     assert "“ResNet-44" in second
 
 
-def test_rates_that_tuning_confirms_are_one_choice(grid):
-    def tuned(cell):
-        usual = cell.name.replace("-tuned", "-scale")
-        arm = cell.name.endswith("-tuned")
-        return (
-            replace(cell, folder=next(one.folder for one in grid.cells if (one.name, one.seed) == (usual, cell.seed)))
-            if arm
-            else cell
-        )
+def tuned_as_usual(grid):
+    """The grid, had tuning chosen the rates of the tables."""
+    usual = {(cell.name.replace("-scale", "-tuned"), cell.seed): cell for cell in grid.cells if cell.name.endswith("-scale")}
 
+    def tuned(cell):
+        same = usual.get((cell.name, cell.seed), cell)
+        return replace(cell, folder=same.folder, run=same.run)
+
+    return replace(grid, cells=tuple(tuned(cell) for cell in grid.cells))
+
+
+def test_controls_that_are_the_same_runs_are_one_line(grid):
+    apart, confirmed = ([row[0] for row in controls_table(one).rows] for one in (grid, tuned_as_usual(grid)))
+    best = grid.first(grid.best).about
+    assert f"{best} (also: distilled, SGD, rate of the tables)" in apart  # the cell of the tables and this arm
+    assert {"labels, SGD, rate of the tables", "labels, SGD, tuned rate"} < set(apart)
+    assert "labels, SGD, rate of the tables (also: labels, SGD, tuned rate)" in confirmed
+    assert f"{best} (also: distilled, SGD, rate of the tables; distilled, SGD, tuned rate)" in confirmed
+    assert len(confirmed) == len(apart) - 4
+    empty = replace(grid, cells=tuple(replace(cell, folder=None, run=None) for cell in grid.cells))
+    assert len(controls_table(empty).rows) == len(grid.names("controls"))
+
+
+def test_rates_that_tuning_confirms_are_one_choice(grid):
     apart = [row[1] for row in factors_table(grid).rows]
-    confirmed = [row[1] for row in factors_table(replace(grid, cells=tuple(tuned(cell) for cell in grid.cells))).rows]
+    confirmed = [row[1] for row in factors_table(tuned_as_usual(grid)).rows]
     assert apart.count("tuned rates") == apart.count("the paper's rates") == 5
     assert "tuned rates" not in confirmed
     assert confirmed[:5] == ["the tables' rates, which tuning confirms"] * 5

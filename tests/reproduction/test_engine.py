@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from nodestill.data import Dataset, count_images, identify
 from nodestill.errors import TimeUp
 from nodestill.experiments import Store, Workspace
 from nodestill.experiments.processes import silent
-from nodestill.reproduction.engine import LocalHands, attempt
+from nodestill.reproduction.engine import LocalHands, _Worker, attempt
 from nodestill.reproduction.grid import Cell, Grid
 from nodestill.reproduction.known import Known
 from nodestill.reproduction.scales import ScaleName, scale_named
@@ -20,6 +23,23 @@ from nodestill.reproduction.schedule import Happened, News, Standing, standing, 
 from nodestill.reproduction.work import Images, carry_out
 
 EPOCHS = 12  # long enough to be killed in the middle, after a few are saved
+PARENT = """
+import subprocess, sys, time
+from pathlib import Path
+from nodestill.data import Dataset, identify, count_images
+from nodestill.experiments import Store, Workspace
+from nodestill.reproduction.engine import _Worker
+from nodestill.reproduction.known import Known
+
+if __name__ == "__main__":
+    digits, store = Dataset.DIGITS, Store(Path(sys.argv[1]))
+    known = Known(digits, identify(digits, None), count_images(digits, None), store)
+    worker = _Worker(Workspace(store, accelerator="cpu"), known, 1)
+    nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    holder = subprocess.Popen(["sleep", "60"], pass_fds=[worker.pipe.fileno()], **nowhere)
+    print(worker.process.pid, holder.pid, flush=True)
+    time.sleep(60)
+"""
 
 
 def cells() -> list[Cell]:
@@ -120,3 +140,28 @@ def test_whatever_goes_wrong_is_told_in_one_line(tmp_path):
     news = attempt(work, workspace, known, Images(known.dataset, None))
     assert (news.happened, news.note) == (Happened.FAILED, "ZeroDivisionError: two lines")
     assert attempt(work, replace(workspace, watch=silent), known, Images(known.dataset, None)).happened is Happened.DONE
+
+
+def test_a_process_ends_soon_after_its_parent_was_killed(tmp_path):
+    """Even one that does not speak, and whose pipe somebody else still holds open."""
+    (tmp_path / "parent.py").write_text(PARENT)
+    command = [sys.executable, str(tmp_path / "parent.py"), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as parent:
+        worker, holder = map(int, parent.stdout.readline().split())
+        time.sleep(1)
+        os.kill(worker, 0)  # it is there
+        parent.kill()
+        try:
+            assert parent.communicate(timeout=30) == ("", "")  # until the worker has ended
+        finally:
+            os.kill(holder, signal.SIGKILL)
+
+
+def test_a_process_that_nobody_hears_any_more_ends_quietly(tmp_path):
+    known, what = known_in(tmp_path), cells()
+    worker = _Worker(Workspace(known.store, accelerator="cpu"), known, 1)
+    worker.pipe.send(standing(what[:1], known, scale_named(ScaleName.SMOKE)).left[known.member(what[0]).folder])
+    assert worker.pipe.recv().happened is Happened.PROGRESS
+    worker.pipe.close()
+    worker.process.join(60)
+    assert worker.process.exitcode == 0

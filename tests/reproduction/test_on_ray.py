@@ -73,6 +73,15 @@ def test_a_grid_completes_though_a_worker_is_killed(tmp_path):
         assert rows == list(range(1, len(rows) + 1))
 
 
+def test_what_sigterm_does_is_left_to_the_command(tmp_path):
+    usual = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        RayHands(1, Workspace(Store(tmp_path), accelerator="cpu"), fake_runs.known(tmp_path)).close()
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, usual)
+
+
 def test_an_error_of_a_model_is_not_tried_again(tmp_path):
     asked = asked_reproduction("table3", "cifar10", "smoke", 1)
     known = fake_runs.known(tmp_path)

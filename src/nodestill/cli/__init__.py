@@ -19,7 +19,7 @@ app = App(
     help="Train Neural ODE image classifiers by knowledge distillation, attack them, and see what the numbers mean.\n\n"
     "Start with `nodestill demo`: the whole story on bundled images, in minutes.\n\n"
     "Exit codes: 0 done, 1 a run failed, its time is over or an audit did not pass, 2 a mistake in what was asked, 130 stopped "
-    "by Ctrl-C. What was stopped goes on by the same command.",
+    "by Ctrl-C or SIGTERM. What was stopped goes on by the same command.",
 )
 data_app = App(name="data", help="Look at data sets.")
 app.command(data_app)

@@ -22,23 +22,39 @@ _BOTH = ("scale", "tuned")
 
 
 def controls_table(grid: GridRecords) -> Table:
-    """Return every control with its accuracy, its paired difference to what it is compared with, and its cost."""
+    """Return every control with its accuracy, its paired difference to what it is compared with, and its cost.
+
+    Controls that came to the same settings, as where tuning confirms a rate, are one line under all their names.
+    """
     difference = ("Compared with", "Difference, points", "SD of pairs")
     headers = ("Control", "Rate", "Here", "Seeds", *difference, "Parameters", "MACs", "NFE")
     notes = (
         "Differences are of the same seeds: a control of one seed is compared with that seed of the other alone, not with the "
         "mean in the other's row. SD of pairs: standard deviation of the differences over seeds, points.",
+        "Also: another name of the very same runs, because its settings came to be the same.",
         about_intervals(grid),
     )
-    return Table(headers, tuple(_control_row(grid, name) for name in grid.names("controls")), notes)
+    return Table(headers, tuple(_control_row(grid, names) for names in _same_runs(grid)), notes)
 
 
-def _control_row(grid: GridRecords, name: str) -> tuple[str, ...]:
+def _same_runs(grid: GridRecords) -> list[list[str]]:
+    """Return the names of the controls, those together that have the same run folders and are compared with the same."""
+    found: dict[object, list[str]] = {}
+    for name in grid.names("controls"):
+        folders = [(cell.seed, cell.folder) for cell in grid.cells if cell.name == name]
+        known = all(folder is not None for _, folder in folders)
+        found.setdefault((tuple(folders) if known else name, grid.first(name).compared), []).append(name)
+    return list(found.values())
+
+
+def _control_row(grid: GridRecords, names: list[str]) -> tuple[str, ...]:
+    name = names[0]
     cell, cells, found = grid.first(name), grid.named(name), spread(grid, name)
+    also = "; ".join(grid.first(other).about for other in names[1:])
     against = None if cell.compared is None else difference(grid, name, cell.compared)
     calls = mean_of(cells, mean_evaluations)
     return (
-        cell.about,
+        f"{cell.about} (also: {also})" if also else cell.about,
         _rate(grid, name),
         "failed" if found is None and cell.failed else percent_of(found),
         NOTHING if found is None else str(found.seeds),

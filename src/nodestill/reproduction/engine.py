@@ -4,12 +4,15 @@ A process is kept from model to model, so that it loads libraries and images onc
 another takes its place: what it had finished is on disk, and the next command goes on from there.
 """
 
+import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
+from threading import Thread
 
 from nodestill.experiments.processes import Watch, silent
 from nodestill.experiments.workspace import Workspace
@@ -97,18 +100,25 @@ class LocalHands:
 
 def _serve(pipe: Connection, workspace: Workspace, known: Known, threads: int) -> None:
     """Work on what comes through the pipe until it closes."""
+    Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
     torch.set_num_threads(threads)
     torch.backends.cudnn.allow_tf32 = False
     images = Images(known.dataset, workspace.data_root)
-    while True:
-        try:
+    with suppress(EOFError, OSError):  # of the pipe alone: there is nobody to tell
+        while True:
             work: Work = pipe.recv()
-        except (EOFError, OSError):
-            return
-        pipe.send(attempt(work, replace(workspace, watch=reporter(pipe.send, work.name)), known, images))
+            pipe.send(attempt(work, replace(workspace, watch=reporter(pipe.send, work.name)), known, images))
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as its parent has ended, however that came: another command may work on the same model."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def attempt(work: Work, workspace: Workspace, known: Known, images: Images) -> News:

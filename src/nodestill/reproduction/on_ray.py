@@ -5,6 +5,7 @@ the same paths. A worker that is lost is replaced by Ray, and its model goes on 
 """
 
 import os
+import signal
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -107,11 +108,14 @@ def _wants_gpu(accelerator: str, ray: Any) -> bool:
 def _connect(ray: Any, cores: int) -> None:
     address = os.environ.get("RAY_ADDRESS")
     size = {} if address else {"num_cpus": cores}
+    terminated = signal.getsignal(signal.SIGTERM)  # Ray would have it end this process without a word
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False, **size)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(f"Ray cannot be started or reached: {reason}. Set RAY_ADDRESS, or use --engine local.") from None
+    finally:
+        signal.signal(signal.SIGTERM, terminated)
 
 
 @cache

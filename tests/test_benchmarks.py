@@ -1,0 +1,79 @@
+"""Scripts of benchmarks/: how they end, and that they count the arithmetic which is done."""
+
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from torch import nn
+
+import tiny
+from nodestill.models import Stem
+from nodestill.ode import GradientMode, Method, Solver
+from nodestill.training import supervised
+from scripts import ROOT
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """What imports a script of benchmarks/ by its name."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module
+
+
+def test_a_reader_that_stops_early_ends_a_script_without_a_word():
+    command = [sys.executable, "benchmarks/record.py"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
+def counting(model: nn.Module) -> list[int]:
+    """A list that grows by the multiply-accumulates of each layer that a training calls."""
+    done: list[int] = []
+
+    def count(layer, _inputs, output):
+        if layer.training:
+            done.append(output.numel() * layer.weight[0].numel())
+
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(count)
+    return done
+
+
+def test_small_images_and_coarse_steps_are_counted_as_they_are_trained(script):
+    fits, arithmetic = script("time_to_accuracy"), script("arithmetic")
+    plan = replace(tiny.SGD, epochs=4, sides=(4, 6))
+    solver = Solver(Method.MIDPOINT, steps=2, gradient=GradientMode.DIRECT)
+    small = {"stem": Stem.SMOOTH, "distillation": None, "training": plan, "coarse_epochs": 3}
+    recipe, images = replace(tiny.recipe().student, solver=solver, **small), tiny.images()
+    model, by_epoch = fits.built(recipe, images, seed=0), []
+    expected = fits.flop_by_epoch(model, recipe, images)
+    done = counting(model)
+
+    def each(record) -> None:
+        by_epoch.append(6 * sum(done))
+        done.clear()
+
+    fits.fit(model, supervised, images, recipe, 0, each)
+    assert by_epoch == expected
+    assert len(set(expected)) == 4
+    assert arithmetic.whole_epochs(recipe, (3, 8, 8), 3) == pytest.approx(sum(expected) / expected[-1])
+    assert fits.affordable(model, recipe, images, sum(expected) + 2 * expected[-1]).training.epochs == 6
+
+
+def test_the_record_counts_epochs_of_small_images_as_what_they_are(script, tmp_path):
+    account, kept = script("record").account, tmp_path / "cifar10-faster"
+    shutil.copytree(ROOT / "results" / "cifar10-faster", kept)
+    whole = account(kept)["flop"]
+    path = next(kept.glob("student-*/recipe.json"))
+    recipe, cost = json.loads(path.read_text()), json.loads(path.with_name("evaluation.json").read_text())["cost"]
+    recipe["model"]["training"]["sides"] = [16] * 5
+    path.write_text(json.dumps(recipe))
+    spared = 6 * recipe["train_images"] * cost["macs"] * 5 * 3 / 4  # a quarter of the pixels is left, or less: odd sides
+    assert spared < whole - account(kept)["flop"] < 1.1 * spared
