@@ -88,6 +88,9 @@ def test_if_no_seeds_are_asked_for_what_decides_has_several_and_the_rest_one():
         "node1",
         "stem-only",
         "frozen-f",
+        "twin-evaluations",
+        "twin-parameters",
+        "twin-macs",
     }
     assert set(seeds.values()) == {1, 3}
     assert asked.about_seeds.startswith("3 of the cells that are compared")

@@ -184,7 +184,7 @@ def _twins(grid: Grid) -> list[Cell]:
 def _twin(grid: Grid, way: Matched) -> Cell:
     tuned = _tuned_arm(grid, True, Optimizer.SGD)
     like = _changed(tuned, f"twin-{way}", f"{_WAYS[way]}, {_RATES['tuned']}", _student(tuned))
-    return replace(like, tuned=(), twin_of=tuned, matched=way)
+    return replace(like, tuned=(), twin_of=tuned, matched=way, repeated=True)
 
 
 _WAYS: dict[Matched, str] = {
