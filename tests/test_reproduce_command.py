@@ -54,6 +54,8 @@ def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(tmp_path, capsys):
         (["all", "--dataset", "digits", "--scale", "smoke"], "--dataset must be cifar10 or svhn, the paper's, got digits"),
         (["table3", "--dataset", "svhn", "--scale", "smoke"], "The paper's Table 3 is of CIFAR-10 alone"),
         (["all", "--scale", "smoke", "--seeds", "0"], "--seeds must be at least 1, got 0"),
+        (["all", "--scale", "smoke", "--seeds", "1.5"], "--seeds must be a whole number, got '1.5'"),
+        (["all", "--scale", "smoke", "--jobs", "1.5"], "--jobs must be a whole number, got '1.5'"),
         (["all", "--scale", "smoke", "--engine", "spark"], "--engine must be local or ray, got 'spark'"),
         (["all", "--scale", "smoke", "--jobs", "0"], "--jobs must be at least 1, got 0"),
         (["all", "--scale", "smoke", "--threads", "0"], "--threads must be at least 1, got 0"),

@@ -156,6 +156,8 @@ def _verdict(error: BaseException) -> tuple[int, str]:
         return _INTERRUPTED, "stopped. What is finished is kept: the same command goes on from here."
     if isinstance(error, TrainingError | SolveError | TimeUp | AuditFailed):
         return _FAILED_RUN, str(error)
+    if isinstance(error, CycloptsError) and isinstance(error.__cause__, NodestillError):
+        return _CALLERS_MISTAKE, str(error.__cause__)  # of one of our converters: without Cyclopts' words around it
     if isinstance(error, NodestillError | CycloptsError):
         return _CALLERS_MISTAKE, str(error)
     if isinstance(error, BrokenPipeError):
