@@ -19,7 +19,10 @@ def tokens(text: str, **places: Path) -> list[str]:
 
 MISTAKES = {
     "trian": "trian",
-    "run": "recipe",
+    "run": "`nodestill run` needs RECIPE: Name of a recipe, or a .toml file",
+    "run demo --store": "--store needs a value: Folder that keeps runs",
+    "demo twice": "`nodestill demo` takes options alone, and 'twice' is none. `nodestill demo --help` lists them.",
+    "recipes demo": "`nodestill recipes` takes options alone, and 'demo' is none",
     "run dmo": "Did you mean 'demo'",
     "run demo --student.chanels 4": "Did you mean 'channels'",
     "run demo --datase digits": "Did you mean 'dataset'?",
@@ -58,7 +61,8 @@ MISTAKES = {
     "run {tmp}/baseless.toml": "must name the recipe that it changes",
     "recipes --show dmo": "Did you mean 'demo'",
     "recipes --shwo demo": "--shwo",
-    "attack": "model",
+    "attack": "`nodestill attack` needs MODEL: A run folder in the store",
+    "attack one two": "`nodestill attack` takes one MODEL, and 'two' is too many. Give the command once for each.",
     "attack nobody --store {store}": "holds no run 'nobody'",
     "attack tiny:nobody --store {store}": "no finished nobody model",
     "attack tiny --eps 300 --store {store}": "from 0 to 255",
@@ -92,6 +96,8 @@ MISTAKES = {
     "report tiny other --out {tmp}/x.html --store {store}": "--out names one file, but there are 2",
     "report tiny --out {tmp}/text.png/x.html --store {store}": "Cannot write",
     "data verify digit": "Did you mean 'digits'",
+    "data verify": "`nodestill data verify` needs DATASET: digits, cifar10, svhn or folder.",
+    "data verify digits svhn": "`nodestill data verify` takes one DATASET, and 'svhn' is too many",
     "data verify folder": "Pass --data DIR",
 }
 

@@ -49,6 +49,11 @@ def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ([], "`nodestill reproduce` needs PART: table1, table2, table3, figure1, controls, claims or all."),
+        (
+            ["table1", "table2"],
+            "`nodestill reproduce` takes one PART, and 'table2' is too many. Give the command once for each.",
+        ),
         (["table7"], "What to reproduce cannot be 'table7'. Did you mean 'table"),
         (["all", "--scale", "huge"], "--scale cannot be 'huge'"),
         (["all", "--dataset", "digits", "--scale", "smoke"], "--dataset must be cifar10 or svhn, the paper's, got digits"),
