@@ -56,7 +56,12 @@ def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(tmp_path, capsys):
         ),
         (["table7"], "What to reproduce cannot be 'table7'. Did you mean 'table"),
         (["all", "--scale", "huge"], "--scale cannot be 'huge'"),
-        (["all", "--dataset", "digits", "--scale", "smoke"], "--dataset must be cifar10 or svhn, the paper's, got digits"),
+        (["all", "--dataset", "digits", "--scale", "smoke"], "--dataset must be cifar10 or svhn, the paper's, got 'digits'"),
+        (["all", "--dataset", "cifar100"], "--dataset must be cifar10 or svhn, the paper's, got 'cifar100'"),
+        (
+            ["all", "--scale", "smoke", "--data", "/nope"],
+            "--data is not for --scale smoke, whose images are the bundled digits",
+        ),
         (["table3", "--dataset", "svhn", "--scale", "smoke"], "The paper's Table 3 is of CIFAR-10 alone"),
         (["all", "--scale", "smoke", "--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["all", "--scale", "smoke", "--seeds", "1.5"], "--seeds must be a whole number, got '1.5'"),

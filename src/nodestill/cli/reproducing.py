@@ -65,10 +65,7 @@ def reproduce(asked: Any, workspace: Any, ways: Ways) -> None:
     """
     from nodestill.reproduction import reproduce as grids
 
-    if workspace.devices != 1:
-        raise InputError(
-            f"--devices must be 1 for a grid, got {workspace.devices}: its models are trained side by side. See --jobs."
-        )
+    _require_possible(asked, workspace)
     known = grids.known_of(asked, workspace.store, workspace.data_root)
     taken = grids.take_over_rows(asked, known, ways.rows)
     now = _show_plan(asked, known, workspace, ways, taken)
@@ -80,6 +77,21 @@ def reproduce(asked: Any, workspace: Any, ways: Ways) -> None:
     if over is not None:
         raise over
     _require_nothing(grids.standing(asked.cells(), known, asked.scale), failed)
+
+
+def _require_possible(asked: Any, workspace: Any) -> None:
+    """Refuse what cannot be meant, before anything is computed."""
+    from nodestill.data import Dataset
+
+    if workspace.devices != 1:
+        raise InputError(
+            f"--devices must be 1 for a grid, got {workspace.devices}: its models are trained side by side. See --jobs."
+        )
+    if asked.images is Dataset.DIGITS and workspace.data_root is not None:
+        raise InputError(
+            f"--data is not for --scale {asked.scale.name.value}, whose images are the bundled digits, got "
+            f"{workspace.data_root}. Leave it out, or choose another scale."
+        )
 
 
 def _worked(asked: Any, workspace: Any, known: Any, ways: Ways) -> tuple[dict[str, str], TimeUp | None]:

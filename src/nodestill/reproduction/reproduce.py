@@ -13,7 +13,7 @@ from nodestill.experiments.store import RunFolder, Store
 from nodestill.experiments.workspace import Workspace
 from nodestill.reproduction.controls import controls
 from nodestill.reproduction.estimate import estimate
-from nodestill.reproduction.grid import Cell, Grid, Part, best_cell, require_part
+from nodestill.reproduction.grid import Cell, Grid, Part, best_cell, papers_dataset, require_part
 from nodestill.reproduction.kept import take_over
 from nodestill.reproduction.known import Known
 from nodestill.reproduction.listing import grid_name, list_grid, of_part
@@ -96,7 +96,7 @@ def asked_reproduction(part: str, dataset: str, scale: str, seeds: int | None) -
     """
     chosen = scale_named(from_plain(ScaleName, scale, "--scale"))
     asked = from_plain(Part, part, "What to reproduce")
-    return Asked(asked, from_plain(Dataset, dataset, "--dataset"), chosen, seeds)
+    return Asked(asked, papers_dataset(dataset), chosen, seeds)
 
 
 def known_of(asked: Asked, store: Store, data_root: Path | None) -> Known:
