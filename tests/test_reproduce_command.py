@@ -80,6 +80,17 @@ def test_a_mistake_is_one_sentence_and_code_2(arguments, said, capsys, tmp_path)
     assert said in err
 
 
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+@pytest.mark.parametrize("place", ["file", "file/runs", "link"])
+def test_a_store_that_can_be_no_folder_is_refused_before_anything_is_computed(place, dry, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("nodestill.reproduction.reproduce.planned", None)
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    code, out, err = called(capsys, "table1", "--scale", "smoke", "--store", tmp_path / place, *dry)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"{tmp_path / place.partition('/')[0]} is no folder. Choose another --store." in err
+
+
 def finished(root: Path, part: str) -> None:
     """Make up all models of a part."""
     asked, known = asked_reproduction(part, "cifar10", "smoke", 2), fake_runs.known(root)

@@ -82,6 +82,7 @@ def reproduce(asked: Any, workspace: Any, ways: Ways) -> None:
 def _require_possible(asked: Any, workspace: Any) -> None:
     """Refuse what cannot be meant, before anything is computed."""
     from nodestill.data import Dataset
+    from nodestill.experiments.alone import require_folder
 
     if workspace.devices != 1:
         raise InputError(
@@ -92,6 +93,7 @@ def _require_possible(asked: Any, workspace: Any) -> None:
             f"--data is not for --scale {asked.scale.name.value}, whose images are the bundled digits, got "
             f"{workspace.data_root}. Leave it out, or choose another scale."
         )
+    require_folder(workspace.store.root / asked.name)
 
 
 def _worked(asked: Any, workspace: Any, known: Any, ways: Ways) -> tuple[dict[str, str], TimeUp | None]:
