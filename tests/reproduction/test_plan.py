@@ -7,10 +7,11 @@ import torch
 
 import fake_runs
 from fake_grids import asked, begin, fresh, named
-from nodestill.data import ImageCounts
+from nodestill.data import Dataset, ImageCounts
 from nodestill.errors import SolveError, TrainingError
 from nodestill.experiments import Workspace, to_plain
 from nodestill.experiments.store import DIVERGED
+from nodestill.reproduction import estimate as estimates
 from nodestill.reproduction.estimate import Pace, estimate
 from nodestill.reproduction.grid import Cell
 from nodestill.reproduction.grid_records import read_grid
@@ -33,6 +34,21 @@ def test_the_plan_counts_what_is_done_and_what_is_left(begun):
     assert all(0 < plan.seconds[name] < 600 for name in plan.standing.left)
     assert plan.later == 0
     assert [(kind, left) for kind, _, _, left, _ in kinds_of(plan)] == [("teachers", "0"), ("students", "3")]
+
+
+@pytest.mark.parametrize(("share", "timed"), [(0.0001, [8, 32, 128, 128]), (0.1, [8, 32]), (1.0, [8])])
+def test_the_pace_is_that_of_the_largest_batch_that_is_soon_timed(share, timed, monkeypatch):
+    sizes = []
+
+    def step(model: object, images: torch.Tensor, precision: object) -> float:
+        sizes.append(len(images))
+        return 0.1 + share * len(images)  # however few images there are, a step costs something
+
+    monkeypatch.setattr(estimates, "_step_seconds", step)
+    model = named(asked("table1"), "node1").model
+    pace = estimates._pace(model, Dataset.DIGITS, torch.device("cpu"))
+    assert sizes == timed
+    assert pace * estimates._macs(model, Dataset.DIGITS) == pytest.approx(share + 0.1 / timed[-1])
 
 
 def test_the_plan_counts_what_waits_for_settings(tmp_path, monkeypatch):
