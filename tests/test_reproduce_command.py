@@ -43,6 +43,9 @@ def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(tmp_path, capsys):
     assert "Seeds: 2 of the cells that are compared most closely, 1 of the others." in said
     assert "│ teacher.width" in out  # beside the paper's 16
     assert "with 2 at a time, by a calibration on this machine" in said
+    assert out.count("│ training ") == 13  # twelve by name
+    assert "and 78 more" in said
+    assert said.rindex("To do: 90 models to train, about") > said.rindex("To train")  # the last that is said
     assert list(tmp_path.iterdir()) == []
 
 
@@ -83,7 +86,7 @@ def test_a_mistake_is_one_sentence_and_code_2(arguments, said, capsys, tmp_path)
 @pytest.mark.parametrize("dry", [["--dry-run"], []])
 @pytest.mark.parametrize("place", ["file", "file/runs", "link"])
 def test_a_store_that_can_be_no_folder_is_refused_before_anything_is_computed(place, dry, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("nodestill.reproduction.reproduce.planned", None)
+    monkeypatch.setattr("nodestill.reproduction.plan.planned", None)
     (tmp_path / "file").write_text("no folder")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     code, out, err = called(capsys, "table1", "--scale", "smoke", "--store", tmp_path / place, *dry)
@@ -112,6 +115,18 @@ def test_a_finished_part_is_printed_at_once_with_the_papers_numbers(tmp_path, ca
     assert (tmp_path / "reproduce-cifar10-smoke" / "report.md").is_file()
 
 
+def test_a_dry_run_names_what_is_only_to_be_scored(tmp_path, capsys):
+    finished(tmp_path, "table2")
+    best = next(path for path in tmp_path.glob("*/solvers.jsonl") if path.stat().st_size)
+    best.unlink()
+    code, out, err = called(capsys, "table2", "--scale", "smoke", "--store", tmp_path, "--dry-run")
+    assert (code, err) == (0, "")
+    assert "To do: 1 model to score only, about" in out
+    assert "at a time" not in out
+    (row,) = [line for line in out.splitlines() if best.parent.name in line]
+    assert [cell.strip() for cell in row.split("│")[1:3]] == ["scores under other solvers", "NODE(1), ResNet-44, T = 10"]
+
+
 def test_rows_of_a_fresh_clone_are_taken_over_and_named(tmp_path, capsys):
     finished(tmp_path / "first", "table1")
     rows = tmp_path / "rows" / "reproduce-cifar10-smoke"
@@ -132,8 +147,9 @@ def test_rows_of_a_fresh_clone_are_taken_over_and_named(tmp_path, capsys):
     code, out, err = called(capsys, *arguments)
     assert (code, err) == (0, "")
     said = " ".join(out.split())
-    assert "13 models were taken over from the rows in" in said
-    assert "To do: 0 models" in said
+    assert "Taken over from the rows in" in said
+    assert "reproduce-cifar10-smoke: 13 models." in said
+    assert "Nothing is left to do, all is done: 8 models." in said
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ console = Console(highlight=False, markup=False)
 if not console.is_terminal and "COLUMNS" not in os.environ:
     console.width = 160  # a table that goes to a file or a pipe is not folded at the usual 80
 _LINE_SECONDS = 60.0  # between two lines on the same task, where there is no bar
+_DAY, _YEAR = 86_400, 365.25 * 86_400  # seconds
 _FAILED_RUN, _CALLERS_MISTAKE, _INTERRUPTED = 1, 2, 130
 
 
@@ -132,6 +133,22 @@ def seconds_of(text: str) -> float:
     if not 0 < total < float("inf"):
         raise InputError(f"--max-time must be a time such as 90s, 20m, 1.5h or 2h20m, got {text!r}.")
     return total
+
+
+def time_of(seconds: float) -> str:
+    """Return how long so many seconds are, in the unit that suits."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 2 * _DAY:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / _DAY:.0f} days" if seconds < 2 * _YEAR else f"{seconds / _YEAR:.1f} years"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return "1 model", "2 models", "0 models"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def run_guarded(command: Callable[[], object], debug: bool) -> int:
