@@ -113,6 +113,11 @@ def test_a_finished_part_is_printed_at_once_with_the_papers_numbers(tmp_path, ca
     assert "Table 1" not in said
     assert f"Report: {tmp_path / 'reproduce-cifar10-smoke' / 'report.html'}" in out
     assert (tmp_path / "reproduce-cifar10-smoke" / "report.md").is_file()
+    assert "│ teacher.width" in out
+    again = called(capsys, "table2", "--scale", "smoke", "--store", tmp_path, "--dry-run")[1]
+    assert "teacher.width" not in again
+    assert f"23 settings unlike the paper's, listed in {tmp_path / 'reproduce-cifar10-smoke' / 'report.html'}." in again
+    assert "teacher.width" in (tmp_path / "reproduce-cifar10-smoke" / "report.html").read_text()
 
 
 def test_a_dry_run_names_what_is_only_to_be_scored(tmp_path, capsys):

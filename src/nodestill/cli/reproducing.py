@@ -128,9 +128,7 @@ def _show_plan(asked: Any, known: Any, workspace: Any, ways: Ways, taken: list[s
     console.print(f"{asked.part.value} of {asked.dataset.value} at scale {asked.scale.name.value}: {asked.scale.about}.")
     counts = f"{known.counts.train:,} to train on, {known.counts.test:,} to test"
     console.print(f"Images: {known.identity.provenance}, {counts}. Seeds: {asked.about_seeds}.", soft_wrap=True)
-    changes = [list(change) for change in asked.changes()]
-    if changes:
-        show_table(["Not the paper's", "Here", "Paper"], changes, words=3)
+    _show_changes([list(change) for change in asked.changes()], known.store.folder(asked.name))
     plan = plans.planned(asked, known, workspace.accelerator)
     if taken:
         rows = ways.rows / asked.name
@@ -141,6 +139,17 @@ def _show_plan(asked: Any, known: Any, workspace: Any, ways: Ways, taken: list[s
         _show_left(plans.left_models(plan, asked, known))
     _show_counts(plan, plans.kinds_of(plan), ways)
     return plan.standing
+
+
+def _show_changes(changes: list[list[str]], folder: Any) -> None:
+    """Print every setting that is not the paper's; where the report of the grid lists them already, where that is."""
+    report, listing = folder.path / "report.html", folder.path / "grid.json"
+    if not changes:
+        return
+    if report.exists() and listing.exists() and folder.read(listing.name, "changes")["changes"] == changes:
+        console.print(f"{counted(len(changes), 'setting')} unlike the paper's, listed in {report}.", soft_wrap=True)
+    else:
+        show_table(["Not the paper's", "Here", "Paper"], changes, words=3)
 
 
 def _show_left(models: Sequence[Any]) -> None:
