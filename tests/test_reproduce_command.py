@@ -44,17 +44,32 @@ def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(tmp_path, capsys):
     assert "Seeds: 2 of the cells that are compared most closely, 1 of the others." in said
     assert "│ teacher.width" in out  # beside the paper's 16
     assert "with 2 at a time, by a calibration on this machine" in said
+    assert out.count("│ training ") == 13  # twelve by name
+    assert "and 78 more" in said
+    assert said.rindex("To do: 90 models to train, about") > said.rindex("To train")  # the last that is said
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ([], "`nodestill reproduce` needs PART: table1, table2, table3, figure1, controls, claims or all."),
+        (
+            ["table1", "table2"],
+            "`nodestill reproduce` takes one PART, and 'table2' is too many. Give the command once for each.",
+        ),
         (["table7"], "What to reproduce cannot be 'table7'. Did you mean 'table"),
         (["all", "--scale", "huge"], "--scale cannot be 'huge'"),
-        (["all", "--dataset", "digits", "--scale", "smoke"], "--dataset must be cifar10 or svhn, the paper's, got digits"),
+        (["all", "--dataset", "digits", "--scale", "smoke"], "--dataset must be cifar10 or svhn, the paper's, got 'digits'"),
+        (["all", "--dataset", "cifar100"], "--dataset must be cifar10 or svhn, the paper's, got 'cifar100'"),
+        (
+            ["all", "--scale", "smoke", "--data", "/nope"],
+            "--data is not for --scale smoke, whose images are the bundled digits",
+        ),
         (["table3", "--dataset", "svhn", "--scale", "smoke"], "The paper's Table 3 is of CIFAR-10 alone"),
         (["all", "--scale", "smoke", "--seeds", "0"], "--seeds must be at least 1, got 0"),
+        (["all", "--scale", "smoke", "--seeds", "1.5"], "--seeds must be a whole number, got '1.5'"),
+        (["all", "--scale", "smoke", "--jobs", "1.5"], "--jobs must be a whole number, got '1.5'"),
         (["all", "--scale", "smoke", "--engine", "spark"], "--engine must be local or ray, got 'spark'"),
         (["all", "--scale", "smoke", "--jobs", "0"], "--jobs must be at least 1, got 0"),
         (["all", "--scale", "smoke", "--threads", "0"], "--threads must be at least 1, got 0"),
@@ -67,6 +82,17 @@ def test_a_mistake_is_one_sentence_and_code_2(arguments, said, capsys, tmp_path)
     assert code == 2
     assert err.count("\n") == 1
     assert said in err
+
+
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+@pytest.mark.parametrize("place", ["file", "file/runs", "link"])
+def test_a_store_that_can_be_no_folder_is_refused_before_anything_is_computed(place, dry, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("nodestill.reproduction.plan.planned", None)
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    code, out, err = called(capsys, "table1", "--scale", "smoke", "--store", tmp_path / place, *dry)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"{tmp_path / place.partition('/')[0]} is no folder. Choose another --store." in err
 
 
 def finished(root: Path, part: str) -> None:
@@ -88,6 +114,23 @@ def test_a_finished_part_is_printed_at_once_with_the_papers_numbers(tmp_path, ca
     assert "Table 1" not in said
     assert f"Report: {tmp_path / 'reproduce-cifar10-smoke' / 'report.html'}" in out
     assert (tmp_path / "reproduce-cifar10-smoke" / "report.md").is_file()
+    assert "│ teacher.width" in out
+    again = called(capsys, "table2", "--scale", "smoke", "--store", tmp_path, "--dry-run")[1]
+    assert "teacher.width" not in again
+    assert f"23 settings unlike the paper's, listed in {tmp_path / 'reproduce-cifar10-smoke' / 'report.html'}." in again
+    assert "teacher.width" in (tmp_path / "reproduce-cifar10-smoke" / "report.html").read_text()
+
+
+def test_a_dry_run_names_what_is_only_to_be_scored(tmp_path, capsys):
+    finished(tmp_path, "table2")
+    best = next(path for path in tmp_path.glob("*/solvers.jsonl") if path.stat().st_size)
+    best.unlink()
+    code, out, err = called(capsys, "table2", "--scale", "smoke", "--store", tmp_path, "--dry-run")
+    assert (code, err) == (0, "")
+    assert "To do: 1 model to score only, about" in out
+    assert "at a time" not in out
+    (row,) = [line for line in out.splitlines() if best.parent.name in line]
+    assert [cell.strip() for cell in row.split("│")[1:3]] == ["scores under other solvers", "NODE(1), ResNet-44, T = 10"]
 
 
 def test_rows_of_a_fresh_clone_are_taken_over_and_named(tmp_path, capsys):
@@ -110,8 +153,9 @@ def test_rows_of_a_fresh_clone_are_taken_over_and_named(tmp_path, capsys):
     code, out, err = called(capsys, *arguments)
     assert (code, err) == (0, "")
     said = " ".join(out.split())
-    assert "13 models were taken over from the rows in" in said
-    assert "To do: 0 models" in said
+    assert "Taken over from the rows in" in said
+    assert "reproduce-cifar10-smoke: 13 models." in said
+    assert "Nothing is left to do, all is done: 8 models." in said
 
 
 def test_a_grid_that_is_terminated_ends_as_by_ctrl_c_with_its_processes(tmp_path):

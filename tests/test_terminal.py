@@ -57,3 +57,22 @@ def test_a_time_is_understood(text, seconds):
 def test_what_is_no_time_is_refused(text):
     with pytest.raises(InputError, match="--max-time must be a time such as"):
         terminal.seconds_of(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.0, "0 s"),
+        (89.0, "89 s"),
+        (600.0, "10 min"),
+        (7200.0, "2.0 h"),
+        (40 * 86_400.0, "40 days"),
+        (1325 * 86_400.0, "3.6 years"),
+    ],
+)
+def test_a_time_is_said_in_the_unit_that_suits(seconds, said):
+    assert terminal.time_of(seconds) == said
+
+
+def test_one_is_no_plural():
+    assert [terminal.counted(number, "model") for number in (0, 1, 2)] == ["0 models", "1 model", "2 models"]

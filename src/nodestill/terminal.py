@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -18,6 +20,7 @@ console = Console(highlight=False, markup=False)
 if not console.is_terminal and "COLUMNS" not in os.environ:
     console.width = 160  # a table that goes to a file or a pipe is not folded at the usual 80
 _LINE_SECONDS = 60.0  # between two lines on the same task, where there is no bar
+_DAY, _YEAR = 86_400, 365.25 * 86_400  # seconds
 _FAILED_RUN, _CALLERS_MISTAKE, _INTERRUPTED = 1, 2, 130
 
 
@@ -132,6 +135,22 @@ def seconds_of(text: str) -> float:
     return total
 
 
+def time_of(seconds: float) -> str:
+    """Return how long so many seconds are, in the unit that suits."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 2 * _DAY:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / _DAY:.0f} days" if seconds < 2 * _YEAR else f"{seconds / _YEAR:.1f} years"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return "1 model", "2 models", "0 models"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def run_guarded(command: Callable[[], object], debug: bool) -> int:
     """Run a command and return its exit code; a failure is one sentence on stderr, with a traceback only if `debug`."""
     for stream in (sys.stdout, sys.stderr):
@@ -156,12 +175,39 @@ def _verdict(error: BaseException) -> tuple[int, str]:
         return _INTERRUPTED, "stopped. What is finished is kept: the same command goes on from here."
     if isinstance(error, TrainingError | SolveError | TimeUp | AuditFailed):
         return _FAILED_RUN, str(error)
-    if isinstance(error, NodestillError | CycloptsError):
+    if isinstance(error, NodestillError):
         return _CALLERS_MISTAKE, str(error)
+    if isinstance(error, CycloptsError):
+        return _CALLERS_MISTAKE, _of_the_words(error)
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: say no more at exit either
         return _FAILED_RUN, "the output was closed."
     return _FAILED_RUN, f"internal error, {type(error).__name__}: {error}. Add --debug for the traceback, and report it."
+
+
+def _of_the_words(error: Any) -> str:
+    """Return what is wrong with the words of a command, in the words of its help where Cyclopts names none."""
+    from cyclopts import MissingArgumentError, UnusedCliTokensError
+
+    if isinstance(error.__cause__, NodestillError):  # of one of our converters
+        return str(error.__cause__)
+    command = " ".join(["nodestill", *(error.command_chain or ())])
+    if isinstance(error, MissingArgumentError) and error.argument is not None and error.app is not None:
+        name = error.argument.name
+        what = f"{error.keyword} needs a value" if error.keyword else f"`{command}` needs {name.removeprefix('--').upper()}"
+        described = error.app.assemble_argument_collection(parse_docstring=True)
+        return f"{what}: {next(one.parameter.help for one in described if one.name == name)}"
+    if isinstance(error, UnusedCliTokensError) and error.target is not None:
+        return _too_many(command, error.target, error.unused_tokens or [])
+    return str(error)
+
+
+def _too_many(command: str, target: Callable[..., object], words: Sequence[str]) -> str:
+    said = " ".join(map(repr, words))
+    taken = [one.name.upper() for one in signature(target).parameters.values() if one.kind is one.POSITIONAL_OR_KEYWORD]
+    if not taken:
+        return f"`{command}` takes options alone, and {said} is none. `{command} --help` lists them."
+    return f"`{command}` takes one {taken[0]}, and {said} is too many. Give the command once for each."
 
 
 def _escaped(text: str) -> str:

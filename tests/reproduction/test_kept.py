@@ -8,7 +8,8 @@ import fake_runs
 from fake_grids import all_controls, begin, fresh, kept, worked
 from nodestill.errors import DataError
 from nodestill.reproduction.known import Known
-from nodestill.reproduction.reproduce import Asked, again, take_over_rows
+from nodestill.reproduction.plan import again
+from nodestill.reproduction.reproduce import Asked, take_over_rows
 from nodestill.reproduction.schedule import standing
 
 

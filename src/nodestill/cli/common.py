@@ -1,14 +1,27 @@
 """Options that every command has which computes, and the workspace that they describe."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
+from nodestill.errors import InputError
 from nodestill.terminal import seconds_of, watching
+
+
+def _whole(_: type, tokens: Sequence[Token]) -> int:
+    """Return the whole number that an option is given; Cyclopts would round 1.5."""
+    keyword, value = tokens[0].keyword, tokens[0].value
+    try:
+        return int(value)
+    except ValueError:
+        raise InputError(f"{keyword} must be a whole number, got {value!r}.") from None
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
 
 
 @Parameter(name="*")
@@ -37,8 +50,8 @@ class Common:
     store: Path = Path("runs")
     data: Path | None = None
     device: str = "auto"
-    devices: int = 1
-    threads: int | None = None
+    devices: Whole = 1
+    threads: Whole | None = None
     max_time: str | None = None
     debug: bool = False
 
@@ -59,7 +72,6 @@ def quiet_workspace(common: Common) -> Any:
     """Return the workspace that the options describe, after setting the threads."""
     import torch
 
-    from nodestill.errors import InputError
     from nodestill.experiments import Store, Workspace
     from nodestill.experiments.plain import from_plain
     from nodestill.experiments.workspace import Accelerator

@@ -7,14 +7,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from nodestill.cli.common import DEFAULTS, Common, quiet_workspace, watched_workspace
+from nodestill.cli.common import DEFAULTS, Common, Whole, quiet_workspace, watched_workspace
 from nodestill.printing import show_recipes, show_report
 from nodestill.terminal import console, seconds_of
 
 Override = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
 
 
-def demo(*, out: Path = Path("runs"), threads: int = 1, debug: bool = False) -> None:
+def demo(*, out: Path = Path("runs"), threads: Whole = 1, debug: bool = False) -> None:
     """Tell the whole story on scikit-learn's handwritten digits: teacher, distilled Neural ODE, attack, report.
 
     Parameters
@@ -101,9 +101,9 @@ def reproduce(
     *,
     dataset: str = "cifar10",
     scale: str = "cpu",
-    seeds: int | None = None,
+    seeds: Whole | None = None,
     engine: str = "local",
-    jobs: int | None = None,
+    jobs: Whole | None = None,
     rows: Path | None = None,
     dry_run: bool = False,
     common: Common = DEFAULTS,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nodestill.cli.common import DEFAULTS, Common, watched_workspace
+from nodestill.cli.common import DEFAULTS, Common, Whole, watched_workspace
 from nodestill.printing import show_audit, show_hunted, show_robustness, show_solvers, show_splits
 from nodestill.terminal import console, show_table
 
@@ -12,9 +12,9 @@ def attack(
     *,
     eps: str | None = None,
     attacks: str | None = None,
-    images: int | None = None,
+    images: Whole | None = None,
     protocol: str = "chu2022",
-    batch_size: int = 250,
+    batch_size: Whole = 250,
     dataset: str | None = None,
     common: Common = DEFAULTS,
 ) -> None:
@@ -57,12 +57,12 @@ def audit(
     model: str,
     *,
     tier: str = "quick",
-    eps: int | None = None,
+    eps: Whole | None = None,
     checks: str | None = None,
     fail_on: str | None = None,
     dataset: str | None = None,
-    batch_size: int = 64,
-    seed: int = 0,
+    batch_size: Whole = 64,
+    seed: Whole = 0,
     out: Path | None = None,
     common: Common = DEFAULTS,
 ) -> None:
@@ -102,7 +102,7 @@ def audit(
     experiments.require_verdict(audited, limit)
 
 
-def solvers(model: str, *, images: int | None = None, common: Common = DEFAULTS) -> None:
+def solvers(model: str, *, images: Whole | None = None, common: Common = DEFAULTS) -> None:
     """Score a trained Neural ODE under other solvers: does its accuracy belong to the equation or to its solver?
 
     Parameters

@@ -1,13 +1,16 @@
 """The command `reproduce`: the plan before it starts, one view while it runs, the tables at the end."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nodestill.errors import InputError, TimeUp, TrainingError
 from nodestill.printing import show_reproduction
-from nodestill.terminal import console, show_table, watching_many
+from nodestill.terminal import console, counted, show_table, time_of, watching_many
+
+_NAMED = 12  # models of a kind that a dry run names
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,7 @@ def reproduce(asked: Any, workspace: Any, ways: Ways) -> None:
     """
     from nodestill.reproduction import reproduce as grids
 
-    if workspace.devices != 1:
-        raise InputError(
-            f"--devices must be 1 for a grid, got {workspace.devices}: its models are trained side by side. See --jobs."
-        )
+    _require_possible(asked, workspace)
     known = grids.known_of(asked, workspace.store, workspace.data_root)
     taken = grids.take_over_rows(asked, known, ways.rows)
     now = _show_plan(asked, known, workspace, ways, taken)
@@ -80,6 +80,23 @@ def reproduce(asked: Any, workspace: Any, ways: Ways) -> None:
     if over is not None:
         raise over
     _require_nothing(grids.standing(asked.cells(), known, asked.scale), failed)
+
+
+def _require_possible(asked: Any, workspace: Any) -> None:
+    """Refuse what cannot be meant, before anything is computed."""
+    from nodestill.data import Dataset
+    from nodestill.experiments.alone import require_folder
+
+    if workspace.devices != 1:
+        raise InputError(
+            f"--devices must be 1 for a grid, got {workspace.devices}: its models are trained side by side. See --jobs."
+        )
+    if asked.images is Dataset.DIGITS and workspace.data_root is not None:
+        raise InputError(
+            f"--data is not for --scale {asked.scale.name.value}, whose images are the bundled digits, got "
+            f"{workspace.data_root}. Leave it out, or choose another scale."
+        )
+    require_folder(workspace.store.root / asked.name)
 
 
 def _worked(asked: Any, workspace: Any, known: Any, ways: Ways) -> tuple[dict[str, str], TimeUp | None]:
@@ -105,36 +122,63 @@ def _hands(ways: Ways, workspace: Any, known: Any) -> Any:
 
 
 def _show_plan(asked: Any, known: Any, workspace: Any, ways: Ways, taken: list[str]) -> Any:
-    from nodestill.reproduction import reproduce as grids
+    """Print what is asked for, what is left of it and, last, how much that is; return how far the grid is."""
+    from nodestill.reproduction import plan as plans
 
-    plan = grids.planned(asked, known, workspace.accelerator)
-    now = plan.standing
     console.print(f"{asked.part.value} of {asked.dataset.value} at scale {asked.scale.name.value}: {asked.scale.about}.")
     counts = f"{known.counts.train:,} to train on, {known.counts.test:,} to test"
     console.print(f"Images: {known.identity.provenance}, {counts}. Seeds: {asked.about_seeds}.", soft_wrap=True)
-    changes = [list(change) for change in asked.changes()]
-    if changes:
-        show_table(["Not the paper's", "Here", "Paper"], changes, words=3)
-    kinds = [[*row[:-1], _time(row[-1])] for row in grids.kinds_of(plan)]
-    show_table(["Models", "All", "Done", "Left", "Time of one process"], kinds)
+    _show_changes([list(change) for change in asked.changes()], known.store.folder(asked.name))
+    plan = plans.planned(asked, known, workspace.accelerator)
     if taken:
-        console.print(f"{len(taken)} models were taken over from the rows in {ways.rows / asked.name}.", soft_wrap=True)
-    for line in grids.again(now, known):
+        rows = ways.rows / asked.name
+        console.print(f"Taken over from the rows in {rows}: {counted(len(taken), 'model')}.", soft_wrap=True)
+    for line in plans.again(plan.standing, known):
         console.print(line, soft_wrap=True)
+    if ways.dry_run:
+        _show_left(plans.left_models(plan, asked, known))
+    _show_counts(plan, plans.kinds_of(plan), ways)
+    return plan.standing
+
+
+def _show_changes(changes: list[list[str]], folder: Any) -> None:
+    """Print every setting that is not the paper's; where the report of the grid lists them already, where that is."""
+    report, listing = folder.path / "report.html", folder.path / "grid.json"
+    if not changes:
+        return
+    if report.exists() and listing.exists() and folder.read(listing.name, "changes")["changes"] == changes:
+        console.print(f"{counted(len(changes), 'setting')} unlike the paper's, listed in {report}.", soft_wrap=True)
+    else:
+        show_table(["Not the paper's", "Here", "Paper"], changes, words=3)
+
+
+def _show_left(models: Sequence[Any]) -> None:
+    """Print the models that are left: the first of those to train, and of those that are only to be scored."""
+    rows: list[list[str]] = []
+    for lacks in dict.fromkeys(model.lacks for model in models):
+        some = [model for model in models if model.lacks == lacks]
+        rows += [[lacks, model.about, str(model.seed), model.folder or "not known yet"] for model in some[:_NAMED]]
+        rows += [[lacks, f"and {len(some) - _NAMED} more", "", ""]] if len(some) > _NAMED else []
+    if rows:
+        show_table(["Left to do", "Model", "Seed", "Run folder"], rows, words=4)
+
+
+def _show_counts(plan: Any, kinds: Sequence[Any], ways: Ways) -> None:
+    rows = [[kind.name, *map(str, kind[1:5]), time_of(kind.training), time_of(kind.scoring)] for kind in kinds]
+    show_table(["Models", "All", "Done", "To train", "To score only", "Time to train", "Time to score"], rows)
+    trained, scored = plan.to_train, len(plan.scored_only)
+    if trained + scored == 0:
+        console.print(f"Nothing is left to do, all is done: {counted(len(plan.standing.done), 'model')}.", soft_wrap=True)
+        return
+    both = trained and scored
+    models = f"{counted(trained, 'model')} to train" if trained else f"{counted(scored, 'model')} to score only"
+    aside = f" with {ways.at_a_time} at a time" if trained + scored > 1 else ""
     console.print(
-        f"To do: {len(now.left) + len(now.waiting)} models, about {_time(plan.total / ways.at_a_time)} with {ways.at_a_time} "
-        "at a time, by a calibration on this machine. Trained equations may need more evaluations than it has seen.",
+        f"To do: {models}{f' and {scored} to score only' if both else ''}, about "
+        f"{time_of(plan.seconds_at_once(ways.at_a_time))}{aside}, by a calibration on this machine. Times in the table are of "
+        "one process of one thread. Trained equations may need more evaluations than the calibration saw.",
         soft_wrap=True,
     )
-    return now
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"
 
 
 def _watch(show: Any) -> Any:
@@ -161,6 +205,6 @@ def _require_nothing(left: Any, failed: dict[str, str]) -> None:
     blocked = len(left.left) - len([name for name in failed if name in left.left]) + len(left.waiting)
     first = next(iter(failed.items()), ("none", "no reason was given"))
     raise TrainingError(
-        f"{len(failed)} models failed and {blocked} wait for them; all others are done. First: {first[0]}: {first[1]} "
-        "The same command tries them again."
+        f"{counted(len(failed), 'model')} failed, with {blocked} waiting for what failed; all others are done. "
+        f"First: {first[0]}: {first[1]} The same command tries them again."
     )

@@ -30,6 +30,17 @@ def alone_in(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def require_folder(folder: Path) -> None:
+    """Refuse a folder that can never be made, for a file is in its way; nothing is made.
+
+    Raises:
+        DataError: If it, or what it would lie in, is no folder.
+    """
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise DataError(f"Cannot work in {folder}: {there} is no folder. Choose another --store.")
+
+
 def _opened(folder: Path) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)

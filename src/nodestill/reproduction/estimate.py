@@ -1,21 +1,22 @@
-"""How long what is left of a grid will take on this machine, from a calibration of a second or two.
+"""How long what is left of a grid will take on this machine, from a calibration of seconds.
 
-A training step of the smallest teacher and one of NODE(1) are timed on random images. All else is counted in
+Training steps of the smallest teacher and of NODE(1) are timed on random images. All else is counted in
 multiply-accumulates: epochs, teachers, evaluations, attacks. Evaluations of f are those of random weights, since those of
 trained ones are not known before; where models of the grid are finished on this machine, their times correct the estimate.
 Teachers are counted as if no lesson of theirs were kept.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import Module
 
 from nodestill.attacks import AttackName, paper_budget
 from nodestill.data import Dataset
@@ -26,12 +27,15 @@ from nodestill.experiments.model_recipes import StudentRecipe, TeacherRecipe
 from nodestill.models import NeuralODEClassifier, forward_macs, macs
 from nodestill.precision import Precision
 from nodestill.reproduction.known import Known
-from nodestill.reproduction.work import Work, left_of
+from nodestill.reproduction.work import Left, Work, left_of
 
 _SIDE = {Dataset.DIGITS: 8, Dataset.CIFAR10: 32, Dataset.SVHN: 32}  # pixels
 _BACKWARD = 3  # a training step over a forward pass, in arithmetic
-_STEP_MACS = 1e10  # of the forward pass of the timed step, roughly: a fraction of a second
+_ATTACK = 2 / 3  # a step of an attack over one of training: it asks for no gradient of weights
+_SMALL_BATCHES = 8, 32  # timed before the whole batch: a slow machine gets no further
+_ENOUGH = 2.0  # seconds of a timed step: larger batches are not
 _CLASSES = 10
+_ALL = Left(training=True, attacks=True, scoring=True)
 
 Model = TeacherRecipe | StudentRecipe
 
@@ -48,26 +52,49 @@ class Pace:
         return self.teacher if isinstance(model, TeacherRecipe) else self.student
 
 
-def estimate(some: Sequence[Work], later: Sequence[Work], known: Known, device: torch.device) -> tuple[dict[str, float], float]:
-    """Return the seconds that one process of one thread will need for each work, by run folder, and for all of `later`.
+class Seconds(NamedTuple):
+    """What one process of one thread needs for one model."""
+
+    training: float  # until its students can begin
+    scoring: float  # attacks, and scores under other solvers
+
+    @property
+    def both(self) -> float:
+        """All of it."""
+        return self.training + self.scoring
+
+
+def estimate(
+    done: Sequence[Work], left: Sequence[Work], later: Sequence[Work], known: Known, device: torch.device
+) -> tuple[dict[str, Seconds], list[Seconds]]:
+    """Return what one process of one thread will need for each work that is left, by run folder, and for each of `later`.
 
     Args:
-        some: The works of a grid; those that are done are taken for their times, and cost nothing.
+        done: Works that lack nothing; they are taken for their times.
+        left: Works that lack something.
         later: Works whose settings are not final; whatever is there of them counts for nothing.
         known: The data and the store.
         device: Where it is computed.
     """
+    some = [*done, *left]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         pace = _calibrated(some, known.dataset, device)
     finally:
         torch.set_num_threads(threads)
-    expected = {work.name: _seconds(work, known, pace, everything=True) for work in some}
-    corrections = _corrections(some, known, expected, str(environment(device)["device"]))
-    seconds = {work.name: corrections[type(work.member.model)] * _seconds(work, known, pace) for work in some}
-    times = [corrections[StudentRecipe] * _seconds(work, known, pace, everything=True) for work in later]
-    return seconds, sum(times, 0.0)
+    corrections = _corrections(some, known, pace, str(environment(device)["device"]))
+
+    def of(work: Work, to_do: Left) -> Seconds:
+        seconds = _seconds(work, to_do, known, pace)
+        return Seconds(*(corrections[type(work.member.model)] * part for part in seconds))
+
+    return {work.name: of(work, _to_do(work, known)) for work in left}, [of(work, _ALL) for work in later]
+
+
+def _to_do(work: Work, known: Known) -> Left:
+    """Return what will be done of a work that is left: without its weights all of it, rows that are there included."""
+    return left_of(work, known) if known.store.folder(work.name).is_done else _ALL
 
 
 def _calibrated(works: Sequence[Work], dataset: Dataset, device: torch.device) -> Pace:
@@ -82,19 +109,30 @@ def _calibrated(works: Sequence[Work], dataset: Dataset, device: torch.device) -
 
 
 def _pace(recipe: Model, dataset: Dataset, device: torch.device) -> float:
+    """Return the seconds of a training step for each multiply-accumulate, in a batch as large as can soon be timed.
+
+    At full size on a CPU a step of two images takes twice as long for each of them as one of 32.
+    """
     model = build_model(recipe, 0, _CLASSES).to(device, memory_format=torch.channels_last).train()
-    batch = min(recipe.training.batch_size, max(2, int(_STEP_MACS / _macs(recipe, dataset))))
-    images = torch.rand(batch, 3, _SIDE[dataset], _SIDE[dataset], device=device)
-    low = recipe.training.precision is Precision.BFLOAT16
-    context: Any = torch.autocast(device.type, torch.bfloat16) if low else nullcontext()
-    seconds = []
-    for _ in range(2):
-        started = time.perf_counter()
-        with context:
-            F.cross_entropy(model(images).float(), torch.zeros(batch, dtype=torch.int64, device=device)).backward()
-        float(next(p.grad for p in model.parameters() if p.grad is not None).sum())  # waits for the device
-        seconds.append(time.perf_counter() - started)
-    return min(seconds) / (batch * _macs(recipe, dataset))
+    whole, paces = recipe.training.batch_size, list[float]()
+    for batch in [*(few for few in _SMALL_BATCHES if few < whole), whole, whole]:
+        images = torch.rand(batch, 3, _SIDE[dataset], _SIDE[dataset], device=device)
+        seconds = _step_seconds(model, images, recipe.training.precision)
+        paces.append(seconds / (batch * _macs(recipe, dataset)))
+        if seconds > _ENOUGH:
+            break
+    return min(paces[-2:])  # of the largest batches: the first step of a size is slower
+
+
+def _step_seconds(model: Module, images: Tensor, precision: Precision) -> float:
+    low = precision is Precision.BFLOAT16
+    context: Any = torch.autocast(images.device.type, torch.bfloat16) if low else nullcontext()
+    started = time.perf_counter()
+    with context:
+        labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        F.cross_entropy(model(images).float(), labels).backward()
+    float(next(p.grad for p in model.parameters() if p.grad is not None).sum())  # waits for the device
+    return time.perf_counter() - started
 
 
 @cache
@@ -118,18 +156,18 @@ def _plainly(recipe: Model) -> Model:
     return recipe if isinstance(recipe, TeacherRecipe) else replace(recipe, distillation=None, frozen=False)
 
 
-def _seconds(work: Work, known: Known, pace: Pace, *, everything: bool = False) -> float:
-    """Return the seconds of what a work lacks, or of all of it."""
-    recipe, left = work.member.model, left_of(work, known)
+def _seconds(work: Work, to_do: Left, known: Known, pace: Pace) -> Seconds:
+    """Return the seconds of what is to be done of a work."""
+    recipe = work.member.model
     each, test = pace.of(recipe) * _macs(_like(recipe), known.dataset), known.counts.test
-    seconds = 0.0
-    if everything or left.training or (not known.store.folder(work.name).is_done and not left.nothing):
-        seconds += _training_seconds(work, known, pace, each) + each * test / _BACKWARD
-    if everything or left.attacks:
-        seconds += sum(each * min(asked.images or test, test) * _calls(asked) for asked in work.attacks)
-    if everything or left.scoring:
-        seconds += each * min(work.scored_images, test) * 6  # a finer solver, a tight one, and three like its own
-    return seconds
+    training, scoring = 0.0, 0.0
+    if to_do.training:
+        training = _training_seconds(work, known, pace, each) + each * test / _BACKWARD
+    if to_do.attacks:
+        scoring += sum(each * _ATTACK * min(asked.images or test, test) * _calls(asked) for asked in work.attacks)
+    if to_do.scoring:
+        scoring += each * min(work.scored_images, test) * 6  # a finer solver, a tight one, and three like its own
+    return Seconds(training, scoring)
 
 
 def _like(recipe: Model) -> Model:
@@ -154,12 +192,13 @@ def _calls(asked: RobustnessRecipe) -> int:
     return pgd + shared
 
 
-def _corrections(works: Sequence[Work], known: Known, expected: Mapping[str, float], device: str) -> dict[type, float]:
+def _corrections(works: Sequence[Work], known: Known, pace: Pace, device: str) -> dict[type, float]:
     """Return what finished models took on this machine over what was expected of them, by kind; 1 if none is finished."""
     found: dict[type, float] = {}
     for kind in (TeacherRecipe, StudentRecipe):
         done = [work for work in works if isinstance(work.member.model, kind) and _is_whole(work, known)]
         took = {work.name: _took(known, work.name, device) for work in done}
+        expected = {work.name: _seconds(work, _ALL, known, pace).both for work in done}
         names = [name for name, seconds in took.items() if seconds is not None and expected[name] > 0]
         found[kind] = sum(took[name] or 0.0 for name in names) / sum(expected[name] for name in names) if names else 1.0
     return found

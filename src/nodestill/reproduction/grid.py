@@ -190,9 +190,15 @@ class Grid:
         return [*teachers, *(self.undistilled(t1) for t1 in longest), *taught, self.distilled_long()]
 
 
+def papers_dataset(name: str) -> Dataset:
+    """Return a data set of the paper by name; raises `RecipeError` if it is none."""
+    found = next((dataset for dataset in PAPER_DISTILLED if dataset.value == name), None)
+    if found is None:
+        raise RecipeError(f"--dataset must be cifar10 or svhn, the paper's, got {name!r}. Digits: --scale smoke.")
+    return found
+
+
 def require_part(part: Part, dataset: Dataset) -> None:
     """Raise `RecipeError` if the paper has no such table of a data set."""
-    if dataset not in PAPER_DISTILLED:
-        raise RecipeError(f"--dataset must be cifar10 or svhn, the paper's, got {dataset.value}. Digits: --scale smoke.")
     if part is Part.TABLE3 and dataset is not Dataset.CIFAR10:
         raise RecipeError(f"The paper's Table 3 is of CIFAR-10 alone, got --dataset {dataset.value}. Choose cifar10.")

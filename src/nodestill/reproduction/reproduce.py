@@ -1,26 +1,22 @@
-"""`nodestill reproduce`: the paper's tables and our controls, as one grid that is planned, worked through and listed."""
+"""`nodestill reproduce`: the paper's tables and our controls, as one grid that is worked through and listed."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from nodestill.data import DataIdentity, Dataset, count_images, identify
 from nodestill.errors import InputError
-from nodestill.experiments.fit import device_of
 from nodestill.experiments.plain import from_plain
-from nodestill.experiments.recipe import Role
 from nodestill.experiments.store import RunFolder, Store
 from nodestill.experiments.workspace import Workspace
 from nodestill.reproduction.controls import controls
-from nodestill.reproduction.estimate import estimate
-from nodestill.reproduction.grid import Cell, Grid, Part, best_cell, require_part
+from nodestill.reproduction.grid import Cell, Grid, Part, best_cell, papers_dataset, require_part
 from nodestill.reproduction.kept import take_over
 from nodestill.reproduction.known import Known
 from nodestill.reproduction.listing import grid_name, list_grid, of_part
 from nodestill.reproduction.scale_changes import changes
 from nodestill.reproduction.scales import Scale, ScaleName, scale_named
 from nodestill.reproduction.schedule import Hands, News, Standing, standing, work_through
-from nodestill.reproduction.work import Work, work_of
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ def asked_reproduction(part: str, dataset: str, scale: str, seeds: int | None) -
     """
     chosen = scale_named(from_plain(ScaleName, scale, "--scale"))
     asked = from_plain(Part, part, "What to reproduce")
-    return Asked(asked, from_plain(Dataset, dataset, "--dataset"), chosen, seeds)
+    return Asked(asked, papers_dataset(dataset), chosen, seeds)
 
 
 def known_of(asked: Asked, store: Store, data_root: Path | None) -> Known:
@@ -159,64 +155,3 @@ def _listed_before(asked: Asked, folder: RunFolder) -> list[Cell]:
     now = {(cell.name, cell.seed) for cell in asked.all_cells()}
     seeds = {cell["seed"] for cell in folder.read("grid.json", "cells")["cells"]}
     return [cell for seed in sorted(seeds) for cell in asked.cells_of(seed) if (cell.name, cell.seed) not in now]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be done, and how long it will take.
-
-    Attributes:
-        standing: How far the grid is.
-        seconds: What one process will need for each model whose settings are known, by run folder.
-        later: What it will need for all others, by the settings that they have before a rate or a size is chosen.
-    """
-
-    standing: Standing
-    seconds: Mapping[str, float]
-    later: float
-
-    @property
-    def total(self) -> float:
-        """The seconds of one process."""
-        return sum(self.seconds.values(), self.later)
-
-
-def planned(asked: Asked, known: Known, accelerator: str) -> Plan:
-    """Return the plan of what is asked for, after a calibration of a second or two."""
-    now = standing(asked.cells(), known, asked.scale)
-    settled = [replace(cell, tuned=(), twin_of=None) for cell in now.waiting]  # as they would be without what they wait for
-    pairs = [(cell, known.member(cell)) for cell in settled]
-    images = asked.scale.scored_images, asked.scale.monitor_images
-    later = [work_of(cell, member, known, *images) for cell, member in pairs if member is not None]
-    seconds, seconds_later = estimate([*now.done, *now.left.values()], later, known, device_of(accelerator))
-    return Plan(now, seconds, seconds_later)
-
-
-def kinds_of(plan: Plan) -> list[tuple[str, str, str, str, float]]:
-    """Return, for teachers, students and trainings that choose a rate: how many, done, left, and the seconds left."""
-    now = plan.standing
-    both = [*now.done, *now.left.values()]
-    rows = []
-    for kind in dict.fromkeys(_kind(work) for work in both):
-        some = [work.name for work in both if _kind(work) == kind]
-        left = [name for name in some if name in now.left]
-        time = sum((plan.seconds[name] for name in left), 0.0)
-        rows.append((kind, str(len(some)), str(len(some) - len(left)), str(len(left)), time))
-    waiting = len(now.waiting)
-    return [*rows, ("settings not known yet", str(waiting), "0", str(waiting), plan.later)] if waiting else rows
-
-
-def _kind(work: Work) -> str:
-    if work.member.training.hold_out:
-        return "choosing rates"
-    return "teachers" if work.member.role is Role.TEACHER else "students"
-
-
-def again(now: Standing, known: Known) -> list[str]:
-    """Return a sentence for each model that is trained again although its rows are there: its weights were not kept."""
-    folders = {name: known.store.folder(name) for name in now.left}
-    return [
-        f"{name} is trained again: its rows were kept, its weights were not, and they are needed."
-        for name, folder in folders.items()
-        if folder.is_measured and not folder.is_done
-    ]

@@ -53,6 +53,7 @@ def fabric_for(accelerator: str, devices: int = 1, precision: Precision = Precis
     Raises:
         InputError: If this machine does not have what is asked for.
     """
+    _require_device(accelerator)
     from lightning.fabric import Fabric
 
     arithmetic = "bf16-mixed" if precision is Precision.BFLOAT16 else "32-true"
@@ -65,6 +66,13 @@ def fabric_for(accelerator: str, devices: int = 1, precision: Precision = Precis
             f"This machine cannot compute on {devices} device(s) of kind {accelerator!r}: {reason}. "
             "Choose others, or 1 and auto."
         ) from None
+
+
+def _require_device(accelerator: str) -> None:
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(accelerator, True):
+        others = ", ".join(["cpu", *(name for name, usable in there.items() if usable)])
+        raise InputError(f"There is no device {accelerator!r} on this machine that PyTorch can use. Choose {others} or auto.")
 
 
 def set_up(model: nn.Module, plan: Training, fabric: Any) -> Learner:
