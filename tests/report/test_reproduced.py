@@ -20,6 +20,7 @@ from nodestill.report.under_attack import about_spent_radii
 from nodestill.reproduction import asked_reproduction
 from nodestill.reproduction.grid_records import read_grid
 from nodestill.reproduction.reproduce import write_listing
+from nodestill.reproduction.schedule import standing
 from report.made_grids import made_up
 
 
@@ -243,11 +244,30 @@ def test_radii_at_which_nothing_is_left_are_named(grid):
     assert note in sections(replace(grid, cells=tuple(weak(cell) for cell in grid.cells)), "claims")[0].table.notes
 
 
-def test_a_rate_that_diverged_leaves_nothing_to_wait_for(grid):
-    lone = replace(grid, cells=(replace(grid.cells[0], parts=(), run=None, failed="Training diverged."), *grid.cells[1:]))
-    kept = {cell.folder for cell in lone.cells[1:]} - {lone.cells[0].folder}
-    lone = replace(lone, cells=(lone.cells[0], *(cell for cell in lone.cells[1:] if cell.folder in kept and cell.run)))
-    assert how_far(lone).startswith("All ")
-    assert "1 of the rates that were tried" in how_far(lone)
-    waiting = replace(lone, cells=(replace(lone.cells[0], failed=None), *lone.cells[1:]))
-    assert how_far(waiting).startswith("**Not finished")
+def test_every_model_is_finished_diverged_or_left(tmp_path):
+    """A rate that diverged is neither finished nor left; cells of one folder are one model."""
+    asked, known = asked_reproduction("table1", "cifar10", "smoke", 1), fake_runs.known(tmp_path)
+    first, second, *others = standing(asked.cells(), known, asked.scale).left.values()
+    fake_runs.finish(first, known)
+    found = read_grid(write_listing(asked, known, {}).path)
+    models = sum(found.counted())
+    assert found.counted() == (1, 0, models - 1)
+    assert how_far(found).endswith(f" 1 finished, 0 diverged, {models - 1} left. **Not finished: what is left is a dash.**")
+    known.store.folder(second.name).write("diverged.json", {"why": "Training diverged."})
+    found = read_grid(write_listing(asked, known, {}).path)
+    assert found.counted() == (1, 1, models - 2)
+    assert f"1 finished, 1 diverged, {models - 2} left. What diverged is a rate" in how_far(found)
+    for work in others:
+        fake_runs.finish(work, known)
+    whole = replace(found, cells=tuple(cell for cell in read_grid(found.path).cells if cell.run is not None or cell.diverged))
+    twice = replace(whole, cells=(*whole.cells, replace(whole.cells[0], name="the same model")))
+    assert whole.counted() == twice.counted() == (1 + len(others), 1, 0)
+    assert "Not finished" not in how_far(whole)
+    assert how_far(whole).startswith(f"Of {2 + len(others)} models")
+
+
+def test_a_failure_that_is_tried_again_has_not_diverged(tmp_path):
+    asked, known = asked_reproduction("table3", "cifar10", "smoke", 1), fake_runs.known(tmp_path)
+    name = known.member(asked.cells()[0]).folder
+    found = read_grid(write_listing(asked, known, {name: "its process was stopped"}).path)
+    assert found.counted().diverged == 0

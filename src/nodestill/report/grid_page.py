@@ -79,14 +79,14 @@ def title(grid: GridRecords) -> str:
 
 
 def how_far(grid: GridRecords) -> str:
-    """Return a sentence on how much of the grid the page has seen."""
-    folders = {cell.folder for cell in grid.cells if cell.run is not None}
-    wanted = {cell.folder or (cell.name, cell.seed) for cell in grid.cells}
-    out = {cell.folder for cell in grid.cells if cell.run is None and cell.failed and not cell.parts}  # rates that were tried
-    if len(folders) + len(out) == len(wanted):
-        diverged = f", but {len(out)} of the rates that were tried, which diverged" if out else ""
-        return f"All {len(wanted)} models are finished{diverged}."
-    return f"**Not finished: {len(folders)} of about {len(wanted)} models; what is not there is a dash.**"
+    """Return how many models the page has seen, how many never will be there, and how many are left."""
+    found, about = grid.counted(), "about " if any(cell.folder is None for cell in grid.cells) else ""
+    said = [f"Of {about}{sum(found)} models: {found.finished} finished, {found.diverged} diverged, {found.left} left."]
+    if found.diverged:
+        said.append("What diverged is a rate that was tried; it is not tried again.")
+    if found.left:
+        said.append("**Not finished: what is left is a dash.**")
+    return " ".join(said)
 
 
 def changes_table(grid: GridRecords) -> Table:
