@@ -12,7 +12,7 @@ from nodestill.report.claims import claims_table
 from nodestill.report.controlled import controls_table, factors, factors_table, structure
 from nodestill.report.grid_figures import attack_figure, heat_map, horizon_figure
 from nodestill.report.grid_page import grid_markdown, how_far
-from nodestill.report.reproduced import sections, table1, table2
+from nodestill.report.reproduced import figure1_table, sections, table1, table2
 from nodestill.report.said import say
 from nodestill.report.solved import change_of, horizons_table, solvers_table
 from nodestill.report.spread import difference, spread
@@ -63,6 +63,21 @@ def test_the_figure_compares_horizons_over_all_radii(tmp_path):
         assert re.fullmatch(rf"{same} {does} the mean accuracy by [0-9.]+ \([0-9.]+ to [0-9.]+\) points\.", second)
         radii = {row["eps_255"] for row in found.named("node1")[0].run.robustness} - {0}
         assert first.startswith(f"Under PGD at {min(radii, key=lambda eps: abs(eps - 2))}/255 and 8/255, ")
+
+
+def test_a_note_says_on_how_many_images_each_model_was_attacked(grid):
+    """The made-up models of long horizons are attacked on half of the images; then all on a hundred."""
+    notes = {section.title.partition(":")[0]: section.table.notes for section in sections(grid, "all")}
+    long = "“NODE(100), labels”, “NODE(100), ResNet-44, T = 10” and “NODE(500), labels”"
+    assert notes["Figure 1"][0].startswith(f"Under attack: the first 1,000 test images; of {long} the first 500. ")
+    assert notes["Table 3"][0].startswith("Under attack: the first 500 test images. ")
+
+    def on_a_hundred(cell):
+        rows = [{**row, "images": 100, "correct": 0} for row in cell.run.robustness]
+        return replace(cell, run=replace(cell.run, robustness=rows))
+
+    same = figure1_table(replace(grid, cells=tuple(on_a_hundred(cell) for cell in grid.cells)))
+    assert same.notes[0].startswith("Under attack: the first 100 test images. ")
 
 
 def test_one_cell_has_no_range_to_speak_of(grid):
