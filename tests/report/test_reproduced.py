@@ -45,6 +45,15 @@ def test_table_2_has_every_teacher_and_temperature(grid):
     assert all(len(row) == len(table.headers) for row in table.rows)
 
 
+def test_the_best_cell_is_the_papers_and_is_called_so(grid, tmp_path):
+    """Whichever cell is best here."""
+    gains = [row[3] for row in claims_table(grid).rows if row[1].startswith("Distillation improves the accuracy")]
+    assert [gain.startswith("the paper's best cell ") for gain in gains] == [True, True]
+    for dataset, paper, here in (("cifar10", "ResNet-44, T = 10", "kd-T20-resnet56"), ("svhn", "ResNet-110, T = 3", "kd-T3-r")):
+        found = made_up(tmp_path / dataset, {here: 0.9}, 1, dataset, "table2")
+        assert table2(found).notes[0].startswith(f"The paper's best cell is NODE(1), {paper}: ")
+
+
 def test_scores_under_other_solvers_say_of_how_many_images_and_seeds(grid):
     table = solvers_table(grid)
     (images,) = {row["images"] for cell in grid.cells for row in cell.solvers}

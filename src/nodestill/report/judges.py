@@ -65,7 +65,7 @@ def gain(claimed: float) -> Callable[[GridRecords], Judged]:
             return missing()
         verdict = Verdict.SUPPORTED if 100 * found.low >= claimed else Verdict.UNDECIDED
         verdict = Verdict.CONTRADICTED if 100 * found.high < claimed else verdict
-        words = "best distilled (SGD) less undistilled NODE(1) (Adam), two changes at once"
+        words = "the paper's best cell (distilled, SGD) less NODE(1) on labels (Adam), two changes at once"
         return Judged(verdict, f"{words}: {found.points()} points", used(names, found))
 
     return judge
@@ -74,7 +74,7 @@ def gain(claimed: float) -> Callable[[GridRecords], Judged]:
 def gain_by_the_same(grid: GridRecords) -> Judged:
     """Judge distillation alone: the same student, optimiser and rate, without the teacher."""
     names = (grid.best, "labels-sgd-scale")
-    return by_sign(difference(grid, *names), 1, "best distilled less the same on labels", names)
+    return by_sign(difference(grid, *names), 1, "the paper's best cell less the same on labels", names)
 
 
 def by_temperature(wanted: int) -> Callable[[GridRecords], Judged]:

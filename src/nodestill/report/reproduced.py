@@ -104,7 +104,8 @@ def table2(grid: GridRecords) -> Table:
             found, theirs = spread(grid, name), grid.first(name).paper
             row += [percent_of(found) if found else _why(grid, name), papers(theirs), beside(grid, found, theirs)]
         rows.append(tuple(row))
-    return Table(tuple(headers), tuple(rows), notes(grid))
+    best = f"The paper's best cell is {grid.first(grid.best).about}: Figure 1, the controls and the claims are about it"
+    return Table(tuple(headers), tuple(rows), (f"{best}, whichever is best here.", *notes(grid)))
 
 
 def table3(grid: GridRecords) -> Table:
