@@ -111,6 +111,13 @@ def test_a_trend_with_the_teachers_depth_is_a_pattern(tmp_path):
     assert next(verdict for sentence, verdict in found.items() if "no particular pattern" in sentence) == "contradicted"
 
 
+@pytest.mark.parametrize(("own", "said"), [(0.9, ", so their depth is not told from how well they are trained"), (0.5, "")])
+def test_a_trend_says_how_good_the_teachers_are_themselves(own, said, tmp_path):
+    found = claims_table(made_up(tmp_path, {"resnet": 0.5, "resnet20": own}, 1, part="claims"))
+    (measured,) = [row[3] for row in found.rows if "no particular pattern" in row[1]]
+    assert measured.endswith(f" points; these two teachers have {100 * own:.1f} and 50.0 % themselves{said}")
+
+
 def test_what_is_not_measured_is_not_judged(tmp_path):
     found = made_up(tmp_path, {}, 1, part="table1")
     verdicts = {row[1]: row[2] for row in claims_table(found).rows}

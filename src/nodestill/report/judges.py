@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from nodestill.report.spread import Spread, combined, difference
+from nodestill.report.spread import Spread, combined, difference, percent_of, spread
 from nodestill.reproduction.grid_records import GridRecords
 
 BY_ADAM = "kd-adam-scale"  # the distilled NODE(1) that is trained as all students of longer horizons are
@@ -122,7 +122,18 @@ def by_teacher(grid: GridRecords) -> Judged:
     verdict = Verdict.CONTRADICTED if found.sign else Verdict.UNDECIDED
     if not found.sign and max(-found.low, found.high) < SMALL:
         verdict = Verdict.SUPPORTED
-    return Judged(verdict, f"{what}: {found.points()} points", used(tuple(slope), found))
+    words = f"{what}: {found.points()} points{_about_teachers(grid, f'resnet{depths[0]}', f'resnet{depths[-1]}')}"
+    return Judged(verdict, words, used(tuple(slope), found))
+
+
+def _about_teachers(grid: GridRecords, first: str, last: str) -> str:
+    """Return how good the two teachers at the ends are themselves, and whether their depth can be told from that."""
+    gap = difference(grid, last, first)
+    if gap is None:
+        return ""
+    own = " and ".join(percent_of(spread(grid, name)) for name in (first, last))
+    apart = ", so their depth is not told from how well they are trained" if gap.sign else ""
+    return f"; these two teachers have {own} % themselves{apart}"
 
 
 def beats_its_teacher(some: bool) -> Callable[[GridRecords], Judged]:
