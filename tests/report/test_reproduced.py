@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 import fake_runs
+from nodestill.experiments.store import RunFolder
 from nodestill.report import write_reproduction
 from nodestill.report.claims import claims_table
 from nodestill.report.controlled import controls_table, factors, factors_table, structure
@@ -61,6 +62,18 @@ def test_scores_under_other_solvers_say_of_how_many_images_and_seeds(grid):
     seeds = {row[0]: row[table.headers.index("Seeds")] for row in table.rows}
     scored = ("node1", "node100", "node500", grid.best, "kd-node100")
     assert seeds == {grid.first(name).about: str(len(grid.named(name))) for name in scored}
+
+
+def test_scores_on_all_the_test_images_there_are_are_shown_where_more_were_asked_for(tmp_path):
+    found = made_up(tmp_path, {}, 1, part="table3")
+    (cell,) = found.named("node500").values()
+    assert cell.solvers
+    listing, folder = RunFolder(found.path).read("grid.json"), RunFolder(cell.run.path)
+    cells = [{**one, "scored_images": 2 * fake_runs.IMAGES if one["scored_images"] else 0} for one in listing["cells"]]
+    RunFolder(found.path).write("grid.json", {**listing, "cells": cells})
+    assert read_grid(found.path).named("node500")[0].solvers == ()  # of fewer than all there are
+    folder.write_rows("solvers.jsonl", [{**row, "images": fake_runs.IMAGES} for row in cell.solvers])
+    assert len(read_grid(found.path).named("node500")[0].solvers) == len(cell.solvers)
 
 
 def test_the_figure_compares_horizons_over_all_radii(tmp_path):

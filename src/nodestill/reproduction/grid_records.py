@@ -128,7 +128,8 @@ def _grid_cell(root: Path, entry: dict[str, Any]) -> GridCell:
         run = replace(run, robustness=[])  # somebody attacked it, but not as part of the grid
     same = ("name", "about", "seed", "folder", "paper", "compared", "failed", "depth", "temperature", "t1")
     scorings = [] if found is None else found.rows("solvers.jsonl", "name", "images", "accuracy", "difference")
-    solvers = tuple(row for row in scorings if row["images"] == entry["scored_images"])
+    images = 0 if run is None else min(entry["scored_images"], run.evaluation["clean"]["images"])  # as many as there are
+    solvers = tuple(row for row in scorings if row["images"] == images)
     tried = any(RunFolder(place).has_diverged for place in places) or (entry["folder"] is None and entry["failed"] is not None)
     same_values = {key: entry[key] for key in same}
     return GridCell(**same_values, parts=tuple(entry["parts"]), run=run, solvers=solvers, diverged=run is None and tried)
