@@ -84,7 +84,7 @@ CLAIMS = {
         ({"kd-node100": 0.5, "node100": 0.3, "kd-adam": 0.8, "node1": 0.6}, "undecided"),
         ({"kd-node100": 0.3, "node100": 0.6, "kd-adam": 0.5, "node1": 0.5}, "undecided"),  # no gain at 1 that could fall
     ],
-    ("cifar10", "larger than the depth"): [({}, "contradicted")],  # 12 evaluations are made up
+    ("cifar10", "larger than the depth"): [({}, "undecided")],  # the made-up scores name no tolerance
 }
 CASES = [(dataset, words, *case) for (dataset, words), cases in CLAIMS.items() for case in cases]
 
@@ -166,6 +166,14 @@ def test_depth_is_judged_at_every_tolerance_at_which_evaluations_were_counted(gr
         assert depth(with_evaluations(grid, own, finer)).verdict.value == verdict
     assert "20 at rtol 0.1 (" in depth(with_evaluations(grid, 19.999, 80.0)).measured
     assert "80 at rtol 1e-06" in depth(with_evaluations(grid, 19.999, 80.0)).measured
+
+
+def test_evaluations_at_one_tolerance_decide_nothing(grid):
+    alone = with_evaluations(grid, 19.0, 19.0)
+    found = depth(replace(alone, cells=tuple(replace(cell, solvers=()) for cell in alone.cells)))
+    assert found.verdict is Verdict.UNDECIDED
+    assert found.measured.endswith("the paper has no tolerance, and no finer one was scored")
+    assert not depth(alone).measured.endswith("scored")
 
 
 def test_both_gains_are_printed_where_one_is_said_to_fall(grid):
