@@ -168,6 +168,18 @@ def test_depth_is_judged_at_every_tolerance_at_which_evaluations_were_counted(gr
     assert "80 at rtol 1e-06" in depth(with_evaluations(grid, 19.999, 80.0)).measured
 
 
+def test_one_seed_decides_nothing_as_long_as_others_are_to_come(grid):
+    """With a second seed of anything it is known how far seeds lie apart; where one is all that was asked for, it is all."""
+    whole = {row[1]: row[2] for row in claims_table(grid).rows}
+    first = tuple(cell if cell.seed == 0 else replace(cell, run=None) for cell in grid.cells)
+    begun = claims_table(replace(grid, cells=first)).rows
+    assert {"supported", "contradicted"} <= set(whole.values())
+    assert {row[2] for row in begun} == {"undecided"}
+    assert all(row[3].endswith("; of one seed, others are to come") for row in begun)
+    asked_for_one = claims_table(replace(grid, cells=tuple(cell for cell in first if cell.seed == 0))).rows
+    assert {"supported", "contradicted"} <= {row[2] for row in asked_for_one}
+
+
 def test_evaluations_at_one_tolerance_decide_nothing(grid):
     alone = with_evaluations(grid, 19.0, 19.0)
     found = depth(replace(alone, cells=tuple(replace(cell, solvers=()) for cell in alone.cells)))

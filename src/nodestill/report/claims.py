@@ -1,13 +1,14 @@
 """Every claim in the paper's sentences, and what the rows of a grid say of it: supported, contradicted or undecided here."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nodestill.report.horizon_judges import depth, ends_at_five, falls_with_the_horizon, poorer_at_two
 from nodestill.report.judges import (
     BY_ADAM,
     Judged,
     Row,
+    Verdict,
     beats_its_teacher,
     below_residual_networks,
     by_teacher,
@@ -17,7 +18,7 @@ from nodestill.report.judges import (
     limited_by_temperature,
 )
 from nodestill.report.robust_judges import TEACHER, mechanism, more_robust, remains, resists
-from nodestill.report.spread import about_intervals
+from nodestill.report.spread import about_intervals, awaits_seeds
 from nodestill.report.tables import Table
 from nodestill.report.under_attack import about_spent_radii
 from nodestill.reproduction.grid_records import GridRecords
@@ -42,7 +43,7 @@ class Claim:
 
 def claims_table(grid: GridRecords) -> Table:
     """Return every claim about the data set of a grid with its verdict and its rows."""
-    judged = [(claim, claim.judge(grid)) for claim in claims() if grid.dataset in claim.datasets]
+    judged = [(claim, _judged(claim, grid)) for claim in claims() if grid.dataset in claim.datasets]
     rows = [(c.where, c.sentence, j.verdict.value, j.measured, _folders(grid, j.rows)) for c, j in judged]
     headers = ("Section", "The paper's claim", "Here", "Measured", "Rows")
     notes = (
@@ -52,6 +53,14 @@ def claims_table(grid: GridRecords) -> Table:
         about_intervals(grid),
     )
     return Table(headers, tuple(rows), notes=notes, keys=tuple(j.verdict.name.lower() for _, j in judged), text_columns=5)
+
+
+def _judged(claim: Claim, grid: GridRecords) -> Judged:
+    """Return what the rows say; nothing is decided as long as all of them are of one seed and others are to come."""
+    found = claim.judge(grid)
+    if found.verdict is Verdict.MISSING or not awaits_seeds(grid):
+        return found
+    return replace(found, verdict=Verdict.UNDECIDED, measured=f"{found.measured}; of one seed, others are to come")
 
 
 def _folders(grid: GridRecords, rows: Sequence[Row]) -> str:

@@ -5,6 +5,7 @@ Student's, by the deviation between seeds pooled over all cells that have severa
 too. Only where nothing was trained twice is it left out. Tables say so.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import hypot
@@ -143,6 +144,12 @@ def reach_of_seeds(records: GridRecords, measured: Measured = clean, confidence:
     freedom = sum(len(values) - 1 for values in shares.values())
     squares = sum((len(values) - 1) * deviation(values) ** 2 for values in shares.values())
     return student_quantile(freedom, confidence) * (squares / freedom) ** 0.5 if freedom else 0.0
+
+
+def awaits_seeds(records: GridRecords) -> bool:
+    """Whether models are to be trained by several seeds and none is yet: how far seeds lie apart will be known, and is not."""
+    listed = Counter(cell.name for cell in records.cells)
+    return max(listed.values(), default=0) > 1 and all(len(records.named(name)) < 2 for name in listed)
 
 
 def about_intervals(records: GridRecords) -> str:
