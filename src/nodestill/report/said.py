@@ -1,4 +1,4 @@
-"""What each table says, in two sentences made from its rows; nothing is said of rows that are not there."""
+"""What each table says, in two or three sentences made from its rows; nothing is said of rows that are not there."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ _NEAR = 2  # where something is left to compare
 
 
 def say(grid: GridRecords, table: str) -> tuple[str, ...]:
-    """Return the sentences on a table of a grid, two if its rows are there."""
+    """Return the sentences on a table of a grid, two if its rows are there; of claims three."""
     speakers: dict[str, Callable[[GridRecords], list[str | None]]] = {
         "table1": _table1,
         "table2": _table2,
@@ -161,6 +161,27 @@ def _claims(grid: GridRecords) -> list[str | None]:
     counts = [f"{verdicts.count(name)} {name}" for name in ("supported", "contradicted", "undecided", "not measured")]
     against = [row[1].rstrip(".") for row in claims_table(grid).rows if row[2] == "contradicted"]
     return [
+        _models(grid),
         f"Of {len(verdicts)} claims, {joined(counts)} here.",
         f"Contradicted: {'; '.join(against)}." if against else "None is contradicted.",
     ]
+
+
+def _models(grid: GridRecords) -> str | None:
+    """Return what kind of models the verdicts are about, so that none is taken for one about the paper's own."""
+    names = grid.names("claims")
+    kinds = {
+        "students": [name for name in names if not name.startswith("resnet")],
+        "residual networks": [name for name in names if name.startswith("resnet")],
+    }
+    ours = {kind: [100 * found.mean for name in some if (found := spread(grid, name))] for kind, some in kinds.items()}
+    papers = [percent for some in kinds.values() for name in some if (percent := grid.first(name).paper) is not None]
+    ranges = [f"{kind} of {min(some):.1f} to {max(some):.1f} %" for kind, some in ours.items() if some]
+    if not ranges:
+        return None
+    of = f"The verdicts are about {joined(ranges)} clean accuracy"
+    if any(field == "dataset" for field, _, _ in grid.changes):
+        return f"{of} on {grid.data}: they show that judging works and say nothing of the paper, whose images are others."
+    theirs = f"; the paper's models have {min(papers):.2f} to {max(papers):.2f} %" if papers else ""
+    meant = ". Contradicted means by models like these, not at the paper's scale" if grid.changes else ""
+    return f"{of}{theirs}{meant}."
