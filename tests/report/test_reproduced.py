@@ -251,12 +251,54 @@ def test_rates_that_tuning_confirms_are_one_choice(grid):
     assert len(confirmed) == len(apart) - 5
 
 
-def test_the_gain_says_what_is_inside_of_what_and_whose_epochs_are_few(grid):
-    learning = structure(grid)["learning f, above a random f"]
-    assert f"; {learning.points()} of these are lost where f keeps its random weights." in say(grid, "factors")[1]
+def test_the_gain_says_whose_epochs_are_few(grid):
     ((here, there),) = [(here, there) for field, here, there in grid.changes if field == "student.training.epochs"]
     note = f"At the paper's rates students are undertrained: the paper trains them for {there} epochs, we for {here}."
     assert note in factors_table(grid).notes
+
+
+PARTS = [  # accuracies of the best cell, of the stem alone and with a random f, and what is said of them
+    ((0.8, 0.3, 0.5), "{} points above guessing; the equation adds {}; a learned f in place of a random one adds {}."),
+    ((0.3, 0.6, 0.5), "{} points above guessing; the equation takes {} away; a learned f in place of a random one takes {} aw"),
+    (
+        (0.1, 0.1, 0.1),
+        "not told from guessing, {} points; the equation makes no difference that can be told from none, {}; "
+        "a learned f in place of a random one makes no difference that can be told from none, {}.",
+    ),
+    ((0.1, 0.01, 0.1), "{} points below guessing; the equation adds {}; a learned f in place of a random one makes no diff"),
+]
+
+
+@pytest.mark.parametrize(("shares", "said"), PARTS)
+def test_what_the_parts_of_a_cell_do_is_said_in_words_that_fit_the_sign(shares, said, tmp_path):
+    best, stem, random = shares
+    found = made_up(tmp_path, {"kd-T": best, "stem": stem, "frozen": random}, 1, part="controls")
+    signed = r"[-+]?[0-9.]+ \([-+]?[0-9.]+ to [-+]?[0-9.]+\)"
+    pattern = re.escape(f"In the paper's best cell, “NODE(1), ResNet-44, T = 10”, the stem alone is {said}").replace(
+        r"\{\}", signed
+    )
+    sentence = say(found, "factors")[-1]
+    assert re.match(pattern, sentence), sentence
+    assert not re.search(r"(adds|takes) [-+]", sentence)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (-0.2, ": so much of it is the equation's"),
+        (0.001, ", which is not told from none: nothing of it is shown to be the equation's"),
+        (0.2, ": the equation costs so much of it"),
+    ],
+)
+def test_what_leaving_the_equation_out_means_depends_on_its_sign(change, said, grid):
+    def changed(cell):
+        rows = [{**row, "images": 1000, "difference": change, "agreement": 0.8} for row in cell.solvers]
+        return replace(cell, solvers=tuple(rows))
+
+    found = replace(grid, cells=tuple(changed(cell) for cell in grid.cells))
+    assert say(found, "solvers")[1].startswith(f"Without the equation it moves by {100 * change:+.2f} (")
+    assert f"{said}, with these weights." in say(found, "solvers")[1]
+    assert f"moves its accuracy by {100 * change:+.1f} points" in solvers_table(found).notes[1]
 
 
 def test_a_change_of_solver_has_the_interval_of_the_images_that_changed_class():
@@ -268,8 +310,8 @@ def test_a_change_of_solver_has_the_interval_of_the_images_that_changed_class():
 
 def test_leaving_the_equation_out_is_set_beside_training_without_it(grid):
     ode = structure(grid)["ODE, above the stem alone"]
-    assert "takes 20.0 points with it" in solvers_table(grid).notes[1]
-    assert f"are {100 * ode.mean:.1f} points behind" in solvers_table(grid).notes[1]
+    assert "moves its accuracy by -20.0 points, as stem" in solvers_table(grid).notes[1]
+    assert f"without one moves it by {-100 * ode.mean:+.1f} (“Where" in solvers_table(grid).notes[1]
 
 
 def test_the_time_of_an_epoch_is_that_of_the_fastest_beside_the_slowest(grid):

@@ -5,12 +5,17 @@ from collections.abc import Callable
 from nodestill.report.claims import claims_table
 from nodestill.report.controlled import factors, rates, structure
 from nodestill.report.formats import duration, joined
-from nodestill.report.solved import change_of, epoch_seconds, horizon_names, scorings
+from nodestill.report.solved import change_of, epoch_seconds, horizon_names, scorings, sign_of_change
 from nodestill.report.spread import Spread, combined, difference, hits_of, spread
 from nodestill.report.under_attack import attacked, difference_under_attack, measured_radius
 from nodestill.reproduction.grid_records import GridRecords
 
 _NEAR = 2  # where something is left to compare
+_MEANT = {  # by the sign of the change without the equation
+    -1: ": so much of it is the equation's, with these weights",
+    0: ", which is not told from none: nothing of it is shown to be the equation's, with these weights",
+    1: ": the equation costs so much of it, with these weights",
+}
 
 
 def say(grid: GridRecords, table: str) -> tuple[str, ...]:
@@ -119,17 +124,25 @@ def _factors(grid: GridRecords) -> list[str | None]:
     gain, optimiser, taught = (found[name] for name in ("gain", "optimiser", "distillation"))
     first = None
     if gain and optimiser and taught:
-        gives = f"At {rates(grid)[rate]}, the paper's comparison gives {gain.points()} points"
-        first = f"{gives}, of which the optimiser is {optimiser.points()} and distillation {taught.points()}."
-    return [first, _parts(*structure(grid).values())]
+        gives = f"At {rates(grid)[rate]}, the paper's comparison comes to {gain.points()} points"
+        first = f"{gives}: {optimiser.points()} by the optimiser and {taught.points()} by distillation."
+    return [first, _parts(grid.first(grid.best).about, *structure(grid).values())]
 
 
-def _parts(stem: Spread | None, ode: Spread | None, learning: Spread | None) -> str | None:
+def _parts(best: str, stem: Spread | None, ode: Spread | None, learning: Spread | None) -> str | None:
+    """Return what the parts of a cell do, each in words that fit its sign."""
     if stem is None or ode is None:
         return None
-    first = f"Of the best cell's accuracy the stem alone has {stem.points()} points above guessing, the ODE adds {ode.points()}"
-    inside = "" if learning is None else f"; {learning.points()} of these are lost where f keeps its random weights"
-    return f"{first}{inside}."
+    side = "above" if stem.sign > 0 else "below"
+    alone = f"{stem.size()} points {side} guessing" if stem.sign else f"not told from guessing, {stem.points()} points"
+    learned = "" if learning is None else f"; a learned f in place of a random one {_does(learning)}"
+    return f"In the paper's best cell, “{best}”, the stem alone is {alone}; the equation {_does(ode)}{learned}."
+
+
+def _does(found: Spread) -> str:
+    if found.sign == 0:
+        return f"makes no difference that can be told from none, {found.points()}"
+    return f"adds {found.size()}" if found.sign > 0 else f"takes {found.size()} away"
 
 
 def _solvers(grid: GridRecords) -> list[str | None]:
@@ -140,7 +153,7 @@ def _solvers(grid: GridRecords) -> list[str | None]:
     return [
         f"A finer solver moves the accuracy of {grid.first(grid.best).about} by {parts['finer']} points, one of another order "
         f"by {parts['other order']}.",
-        f"Without the equation it moves by {parts['no equation']}: so much of it is the equation's, with these weights.",
+        f"Without the equation it moves by {parts['no equation']}{_MEANT[sign_of_change(changes['no equation'])]}.",
     ]
 
 
