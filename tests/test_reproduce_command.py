@@ -84,6 +84,7 @@ def test_a_finished_part_is_printed_at_once_with_the_papers_numbers(tmp_path, ca
     said = " ".join(out.split())
     assert "Table 2: NODE(1) by teacher and temperature" in said
     assert "88.03" in said
+    assert said.count("Intervals, 95 %, are of the finite test images") == 1
     assert "Table 1" not in said
     assert f"Report: {tmp_path / 'reproduce-cifar10-smoke' / 'report.html'}" in out
     assert (tmp_path / "reproduce-cifar10-smoke" / "report.md").is_file()

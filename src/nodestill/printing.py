@@ -116,6 +116,7 @@ def show_reproduction(grid: Path, part: str) -> None:
     """Print the tables of a part of a grid, and write the report of all of it."""
     from nodestill.report import write_reproduction
     from nodestill.report.reproduced import sections
+    from nodestill.report.spread import about_intervals
     from nodestill.reproduction.grid_records import read_grid
 
     records = read_grid(grid)
@@ -126,6 +127,7 @@ def show_reproduction(grid: Path, part: str) -> None:
         show_table([table.headers[place] for place in kept], rows, words=min(table.text_columns, len(kept)))
         for note in (*says, *table.notes):
             console.print(f"  {note}", style="dim", markup=False)
+    console.print(f"\n{about_intervals(records)}", style="dim", markup=False)
     console.print(f"Report: {write_reproduction(records, grid)}", soft_wrap=True, markup=False)
 
 

@@ -12,11 +12,11 @@ from nodestill.report import write_reproduction
 from nodestill.report.claims import claims_table
 from nodestill.report.controlled import controls_table, factors, factors_table, structure
 from nodestill.report.grid_figures import attack_figure, heat_map, horizon_figure
-from nodestill.report.grid_page import grid_markdown, how_far
+from nodestill.report.grid_page import grid_html, grid_markdown, how_far
 from nodestill.report.reproduced import figure1_table, sections, table1, table2
 from nodestill.report.said import say
 from nodestill.report.solved import change_of, horizons_table, solvers_table
-from nodestill.report.spread import difference, spread
+from nodestill.report.spread import about_intervals, difference, spread
 from nodestill.report.under_attack import about_spent_radii
 from nodestill.reproduction import asked_reproduction
 from nodestill.reproduction.grid_records import read_grid
@@ -199,6 +199,12 @@ def test_the_page_needs_nothing_but_itself(grid, tmp_path):
         assert f"| {field} | {here} | {there} |" in markdown
     for cell in grid.cells:
         assert f"| {cell.name} | {cell.seed} | {cell.folder} | finished |" in markdown
+
+
+def test_what_intervals_are_is_said_once(grid):
+    said = about_intervals(grid)
+    assert grid_markdown(grid).count(said) == 1
+    assert grid_html(grid).replace("\u00a0", " ").count(said) == 1
 
 
 def test_the_heat_map_shows_ours_and_the_papers(grid):

@@ -18,7 +18,7 @@ from nodestill.report.judges import (
     limited_by_temperature,
 )
 from nodestill.report.robust_judges import TEACHER, mechanism, more_robust, remains, resists
-from nodestill.report.spread import about_intervals, awaits_seeds
+from nodestill.report.spread import awaits_seeds
 from nodestill.report.tables import Table
 from nodestill.report.under_attack import about_spent_radii
 from nodestill.reproduction.grid_records import GridRecords
@@ -50,7 +50,6 @@ def claims_table(grid: GridRecords) -> Table:
         "Robustness is that under the paper's own attacks, which are weak: a model said to be robust is so under these, and "
         "its accuracies are upper bounds. `nodestill audit` says what they are worth.",
         *about_spent_radii(grid),
-        about_intervals(grid),
     )
     return Table(headers, tuple(rows), notes=notes, keys=tuple(j.verdict.name.lower() for _, j in judged), text_columns=5)
 

@@ -9,6 +9,7 @@ from nodestill.report.canvas import svg
 from nodestill.report.grid_figures import attack_figure, heat_map, horizon_figure
 from nodestill.report.page import replace_file, template
 from nodestill.report.reproduced import Section, sections
+from nodestill.report.spread import about_intervals
 from nodestill.report.tables import Table
 from nodestill.reproduction.grid_records import GridRecords
 
@@ -46,7 +47,8 @@ def write_reproduction(grid: GridRecords, out: Path) -> Path:
 
 def grid_markdown(grid: GridRecords, pictures: Mapping[str, str] = NO_PICTURES) -> str:
     """Return the report as Markdown, with a line of pictures above the table of a section where `pictures` has its title."""
-    parts = [f"# {title(grid)}", f"Scale {grid.scale}: {grid.about}. Images: {grid.data}. {how_far(grid)}"]
+    about = f"Scale {grid.scale}: {grid.about}. Images: {grid.data}. {how_far(grid)}"
+    parts = [f"# {title(grid)}", about, about_intervals(grid)]
     for section in sections(grid, "all"):
         parts += [f"## {section.title}", " ".join(section.says), pictures.get(section.title, ""), section.table.to_markdown()]
     parts += ["## What is not the paper's", changes_table(grid).to_markdown()]
@@ -65,6 +67,7 @@ def grid_html(grid: GridRecords) -> str:
         "about": grid.about,
         "data": grid.data,
         "how_far": how_far(grid),
+        "intervals": about_intervals(grid),
         "sections": found,
         "changes": changes_table(grid),
         "folders": folders_table(grid),

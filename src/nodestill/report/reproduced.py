@@ -11,7 +11,6 @@ from nodestill.report.select import mean_evaluations, training_seconds
 from nodestill.report.solved import horizons_table, solvers_table
 from nodestill.report.spread import (
     Spread,
-    about_intervals,
     clean,
     interval_of,
     mean_of,
@@ -42,7 +41,7 @@ def table1(grid: GridRecords) -> Table:
     """Return Table 1: students trained on labels, and teachers."""
     names = sorted(grid.names("table1"), key=lambda name: (grid.first(name).t1 is None, grid.names("table1").index(name)))
     headers = ("Model", "Here", "95 % interval", "Seeds", "Paper", "Here − paper", "Parameters", "NFE", "MACs", "Training")
-    return Table(headers, tuple(_row(grid, name) for name in names), notes(grid))
+    return Table(headers, tuple(_row(grid, name) for name in names))
 
 
 def _row(grid: GridRecords, name: str) -> tuple[str, ...]:
@@ -105,7 +104,7 @@ def table2(grid: GridRecords) -> Table:
             row += [percent_of(found) if found else _why(grid, name), papers(theirs), beside(grid, found, theirs)]
         rows.append(tuple(row))
     best = f"The paper's best cell is {grid.first(grid.best).about}: Figure 1, the controls and the claims are about it"
-    return Table(tuple(headers), tuple(rows), (f"{best}, whichever is best here.", *notes(grid)))
+    return Table(tuple(headers), tuple(rows), (f"{best}, whichever is best here.",))
 
 
 def table3(grid: GridRecords) -> Table:
@@ -152,16 +151,11 @@ def attack_notes(grid: GridRecords, names: Sequence[str]) -> tuple[str, ...]:
         if images:
             of.setdefault(joined([count(number) for number in images]), []).append(f"“{grid.first(name).about}”")
     if not of:
-        return notes(grid)
+        return ()
     most, *fewer = sorted(of, key=lambda images: -len(of[images]))
     others = "".join(f"; of {joined(of[images])} the first {images}" for images in fewer)
     weak = "The paper's attacks are weak by construction: read these as upper bounds."
-    return (f"Under attack: the first {most} test images{others}. {weak}", *notes(grid))
-
-
-def notes(grid: GridRecords) -> tuple[str, ...]:
-    """Return what is to be known of all numbers: the scale, the data, and what the intervals are."""
-    return (f"Scale {grid.scale} ({grid.about}); {grid.data}.", about_intervals(grid))
+    return (f"Under attack: the first {most} test images{others}. {weak}",)
 
 
 _SECTIONS: tuple[tuple[str, str, str, Callable[[GridRecords], Table]], ...] = (  # part, what `say` knows it by, title, maker

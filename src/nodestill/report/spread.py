@@ -161,10 +161,11 @@ def about_intervals(records: GridRecords) -> str:
     trainings = max((len(records.named(cell.name)) for cell in records.cells), default=0)
     if trainings > 1:
         return (
-            "Percent; mean ± standard deviation where a cell has several seeds. Intervals, 95 %, are of the finite test images "
-            f"and of the seeds together; the latter by the deviation pooled over all cells that have several. {pairs}"
+            "Accuracies are percent; mean ± standard deviation where a cell has several seeds. Intervals, 95 %, are of the "
+            "finite test images and of the seeds together; the latter by the deviation pooled over all cells that have "
+            f"several. {pairs}"
         )
-    return f"Percent. One training each: intervals are of the finite test images, not of other seeds. {pairs}"
+    return f"Accuracies are percent. One training each: intervals are of the finite test images, not of other seeds. {pairs}"
 
 
 def percent_of(found: Spread | None) -> str:
