@@ -122,7 +122,7 @@ def show_reproduction(grid: Path, part: str) -> None:
     records = read_grid(grid)
     for title, says, table in sections(records, part):
         console.print(f"\n{title}", style="bold", markup=False)
-        kept = [place for place, header in enumerate(table.headers) if header != "Rows"]  # run folders are too wide here
+        kept = [place for place, header in enumerate(table.headers) if header != "Rows of"]  # too wide here
         rows = [[row[place] for place in kept] for row in table.rows]
         show_table([table.headers[place] for place in kept], rows, words=min(table.text_columns, len(kept)))
         for note in (*says, *table.notes):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nodestill.report.claims import Claim, claims, claims_table
+from nodestill.report.claims import Claim, claims, claims_table, evidence_table, judged_claims
 from nodestill.report.horizon_judges import depth, falls_with_the_horizon
 from nodestill.report.judges import Verdict
 from nodestill.report.robust_judges import more_robust
@@ -131,10 +131,24 @@ def test_a_claim_about_robustness_says_how_good_both_are_without_an_attack(tmp_p
     assert measured.endswith("points; of all clean images 75.0 and 25.0 % are right")
 
 
-def test_every_claim_names_rows_that_exist(grid):
-    for row in claims_table(grid).rows:
-        names = row[4].split(", ")
-        assert all((grid.path.parent / name / "evaluation.json").is_file() for name in names), row[1]
+def test_the_run_folders_of_every_claim_are_listed(grid):
+    """One row a claim and cell: with all its seeds, and no longer than they are."""
+    listed: dict[str, dict[str, list[str]]] = {}
+    for _, sentence, name, folders in evidence_table(grid).rows:
+        listed.setdefault(sentence, {})[name] = folders.split(", ")
+        assert all((grid.path.parent / folder / "evaluation.json").is_file() for folder in folders.split(", "))
+    for claim, judged in judged_claims(grid):
+        expected: dict[str, list[str]] = {}
+        for name, seed in judged.rows:
+            expected.setdefault(name, []).append(grid.named(name)[seed].folder)
+        assert listed[claim.sentence] == expected
+
+
+def test_a_claim_names_its_first_cells_and_counts_the_others(grid):
+    rows = {row[1]: row[4] for row in claims_table(grid).rows}
+    assert rows["No student outperforms its teacher."] == "kd-T3-resnet20, resnet20, kd-T3-resnet32, … (17 more): 40"
+    assert rows["NODE(500) keeps 20 % at ε = 20/255."] == "node500: 2"
+    assert all(len(cells) < 100 for cells in rows.values())
 
 
 def test_every_claim_is_of_the_paper_and_judged_once():

@@ -9,7 +9,7 @@ import pytest
 import fake_runs
 from nodestill.experiments.store import RunFolder
 from nodestill.report import write_reproduction
-from nodestill.report.claims import claims_table
+from nodestill.report.claims import claims_table, evidence_table
 from nodestill.report.controlled import controls_table, factors, factors_table, structure
 from nodestill.report.grid_figures import attack_figure, heat_map, horizon_figure
 from nodestill.report.grid_page import grid_html, grid_markdown, how_far
@@ -205,6 +205,12 @@ def test_what_intervals_are_is_said_once(grid):
     said = about_intervals(grid)
     assert grid_markdown(grid).count(said) == 1
     assert grid_html(grid).replace("\u00a0", " ").count(said) == 1
+
+
+def test_the_folders_of_the_claims_are_folded_away(grid):
+    table = evidence_table(grid)
+    assert f"<details><summary>Run folders of each claim</summary>\n\n{table.to_markdown()}" in grid_markdown(grid)
+    assert f'<div class="scroll behind">{table.to_html()}</div>\n</details>' in grid_html(grid)
 
 
 def test_the_heat_map_shows_ours_and_the_papers(grid):

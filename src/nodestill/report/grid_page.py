@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nodestill.report.behind import environment_table
 from nodestill.report.canvas import svg
+from nodestill.report.claims import evidence_table
 from nodestill.report.grid_figures import attack_figure, heat_map, horizon_figure
 from nodestill.report.page import replace_file, template
 from nodestill.report.reproduced import Section, sections
@@ -53,8 +54,15 @@ def grid_markdown(grid: GridRecords, pictures: Mapping[str, str] = NO_PICTURES) 
         parts += [f"## {section.title}", " ".join(section.says), pictures.get(section.title, ""), section.table.to_markdown()]
     parts += ["## What is not the paper's", changes_table(grid).to_markdown()]
     runs = [cell.run for cell in grid.cells if cell.run is not None]
-    parts += ["## Behind the numbers", folders_table(grid).to_markdown(), environment_table(runs).to_markdown() if runs else ""]
+    parts += ["## Behind the numbers", _folded("Run folders of each claim", evidence_table(grid))]
+    parts += [folders_table(grid).to_markdown(), environment_table(runs).to_markdown() if runs else ""]
     return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
+
+
+def _folded(summary: str, table: Table) -> str:
+    """Return a long table as Markdown that is shown when it is asked for; without rows nothing."""
+    lines = f"<details><summary>{summary}</summary>\n\n{table.to_markdown()}\n</details>"
+    return lines if table.rows else ""
 
 
 def grid_html(grid: GridRecords) -> str:
@@ -70,6 +78,7 @@ def grid_html(grid: GridRecords) -> str:
         "intervals": about_intervals(grid),
         "sections": found,
         "changes": changes_table(grid),
+        "evidence": evidence_table(grid),
         "folders": folders_table(grid),
         "environment": environment_table(runs) if runs else None,
     }

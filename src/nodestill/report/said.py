@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-from nodestill.report.claims import claims_table
+from nodestill.report.claims import judged_claims
 from nodestill.report.controlled import factors, rates, structure
 from nodestill.report.formats import duration, joined
+from nodestill.report.judges import Verdict
 from nodestill.report.solved import change_of, epoch_seconds, horizon_names, scorings, sign_of_change
 from nodestill.report.spread import Spread, combined, difference, hits_of, spread
 from nodestill.report.under_attack import attacked, difference_under_attack, measured_radius
@@ -170,9 +171,10 @@ def _horizons(grid: GridRecords) -> list[str | None]:
 
 
 def _claims(grid: GridRecords) -> list[str | None]:
-    verdicts = [row[2] for row in claims_table(grid).rows]
+    judged = judged_claims(grid)
+    verdicts = [found.verdict.value for _, found in judged]
     counts = [f"{verdicts.count(name)} {name}" for name in ("supported", "contradicted", "undecided", "not measured")]
-    against = [row[1].rstrip(".") for row in claims_table(grid).rows if row[2] == "contradicted"]
+    against = [claim.sentence.rstrip(".") for claim, found in judged if found.verdict is Verdict.CONTRADICTED]
     return [
         _models(grid),
         f"Of {len(verdicts)} claims, {joined(counts)} here.",
