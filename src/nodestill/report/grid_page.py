@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from nodestill.report.behind import environment_table
+from nodestill.report.behind import about_environments, environment_table, shared_environment
 from nodestill.report.canvas import svg
 from nodestill.report.claims import evidence_table
 from nodestill.report.grid_figures import attack_figure, heat_map, horizon_figure
@@ -55,7 +55,7 @@ def grid_markdown(grid: GridRecords, pictures: Mapping[str, str] = NO_PICTURES) 
     parts += ["## What is not the paper's", changes_table(grid).to_markdown()]
     runs = [cell.run for cell in grid.cells if cell.run is not None]
     parts += ["## Behind the numbers", _folded("Run folders of each claim", evidence_table(grid))]
-    parts += [folders_table(grid).to_markdown(), environment_table(runs).to_markdown() if runs else ""]
+    parts += [folders_table(grid).to_markdown(), *about_environments(runs)]
     return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
 
@@ -80,7 +80,8 @@ def grid_html(grid: GridRecords) -> str:
         "changes": changes_table(grid),
         "evidence": evidence_table(grid),
         "folders": folders_table(grid),
-        "environment": environment_table(runs) if runs else None,
+        "environment": environment_table(runs),
+        "shared_environment": shared_environment(runs),
     }
     return template("grid.html.j2").render(content)
 
