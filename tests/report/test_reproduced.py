@@ -12,7 +12,7 @@ from nodestill.report import write_reproduction
 from nodestill.report.claims import claims_table, evidence_table
 from nodestill.report.controlled import controls_table, factors, factors_table, structure
 from nodestill.report.grid_figures import attack_figure, heat_map, horizon_figure
-from nodestill.report.grid_page import grid_html, grid_markdown, how_far
+from nodestill.report.grid_page import grid_html, grid_markdown, how_far, title
 from nodestill.report.reproduced import figure1_table, sections, table1, table2
 from nodestill.report.said import say
 from nodestill.report.solved import change_of, horizons_table, solvers_table
@@ -199,6 +199,14 @@ def test_the_page_needs_nothing_but_itself(grid, tmp_path):
         assert f"| {field} | {here} | {there} |" in markdown
     for cell in grid.cells:
         assert f"| {cell.name} | {cell.seed} | {cell.folder} | finished |" in markdown
+
+
+def test_the_title_names_the_images_that_stand_for_the_papers(grid):
+    assert title(grid) == "Chu et al. 2022 on digits in place of CIFAR-10, reproduced at scale smoke"
+    of_cifar = replace(grid, changes=tuple(change for change in grid.changes if change[0] != "dataset"))
+    assert title(of_cifar) == "Chu et al. 2022 on CIFAR-10, reproduced at scale smoke"
+    assert f"<title>{title(grid)}</title>" in grid_html(grid)
+    assert grid_markdown(grid).startswith(f"# {title(grid)}\n")
 
 
 def test_what_intervals_are_is_said_once(grid):

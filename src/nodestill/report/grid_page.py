@@ -87,8 +87,11 @@ def grid_html(grid: GridRecords) -> str:
 
 
 def title(grid: GridRecords) -> str:
-    """Return what the report is about."""
-    return f"Chu et al. 2022 on {_SETS.get(grid.dataset, grid.dataset)}, reproduced at scale {grid.scale}"
+    """Return what the report is about; where the images are not the paper's, whose place they take."""
+    images = _SETS.get(grid.dataset, grid.dataset)
+    others = next((here for field, here, _ in grid.changes if field == "dataset"), None)
+    on = images if others is None else f"{others} in place of {images}"
+    return f"Chu et al. 2022 on {on}, reproduced at scale {grid.scale}"
 
 
 def how_far(grid: GridRecords) -> str:
