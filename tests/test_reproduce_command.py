@@ -111,6 +111,7 @@ def test_a_finished_part_is_printed_at_once_with_the_papers_numbers(tmp_path, ca
     said = " ".join(out.split())
     assert "Table 2: NODE(1) by teacher and temperature" in said
     assert "88.03" in said
+    assert said.count("Intervals, 95 %, are of the finite test images") == 1
     assert "Table 1" not in said
     assert f"Report: {tmp_path / 'reproduce-cifar10-smoke' / 'report.html'}" in out
     assert (tmp_path / "reproduce-cifar10-smoke" / "report.md").is_file()
@@ -131,6 +132,25 @@ def test_a_dry_run_names_what_is_only_to_be_scored(tmp_path, capsys):
     assert "at a time" not in out
     (row,) = [line for line in out.splitlines() if best.parent.name in line]
     assert [cell.strip() for cell in row.split("│")[1:3]] == ["scores under other solvers", "NODE(1), ResNet-44, T = 10"]
+
+
+def test_the_report_of_a_grid_is_written_again_by_its_name(tmp_path, capsys):
+    finished(tmp_path, "table1")
+    grid = tmp_path / "reproduce-cifar10-smoke"
+    with pytest.raises(SystemExit) as left:
+        main(["report", grid.name, "--store", str(tmp_path)])
+    out, err = capsys.readouterr()
+    assert (left.value.code or 0, err) == (0, "")
+    assert f"Report: {grid / 'report.html'}" in out
+    assert "Table 1: without distillation" in out
+    with pytest.raises(SystemExit):
+        main(["report", grid.name, "--store", str(tmp_path), "--out", str(tmp_path / "there.html")])
+    assert (tmp_path / "there.html").read_text() == (grid / "report.html").read_text()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as left:
+        main(["report", "reproduce-svhn-smoke", "--store", str(tmp_path)])
+    assert "It holds: reproduce-cifar10-smoke." in capsys.readouterr().err
+    assert left.value.code != 0
 
 
 def test_rows_of_a_fresh_clone_are_taken_over_and_named(tmp_path, capsys):

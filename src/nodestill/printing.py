@@ -10,10 +10,16 @@ _BLIND = 0.05  # share of images without gradient above which an attack's number
 
 
 def show_report(store: Path, name: str, out: Path | None = None, *, always: bool = True) -> None:
-    """Print an experiment's table, and write its report, beside its recipe if not elsewhere, unless one is there already."""
+    """Print an experiment's table, and write its report, beside its recipe if not elsewhere, unless one is there already.
+
+    Of a grid, all its tables.
+    """
     from nodestill import experiments
     from nodestill.report import accuracy_table, write_report
 
+    if (store / name / "grid.json").is_file():
+        show_reproduction(store / name, "all", out)
+        return
     experiment = experiments.read_experiment(store, name)
     published = experiments.published(experiments.from_plain(experiments.Recipe, experiment.recipe))
     table = accuracy_table(experiment, published)
@@ -112,21 +118,23 @@ def _solver(row: Any) -> str:
     return f"{solver.method.value}, {solver.steps} step{'s' if solver.steps > 1 else ''}"
 
 
-def show_reproduction(grid: Path, part: str) -> None:
-    """Print the tables of a part of a grid, and write the report of all of it."""
+def show_reproduction(grid: Path, part: str, out: Path | None = None) -> None:
+    """Print the tables of a part of a grid, and write the report of all of it, beside its list if not elsewhere."""
     from nodestill.report import write_reproduction
     from nodestill.report.reproduced import sections
+    from nodestill.report.spread import about_intervals
     from nodestill.reproduction.grid_records import read_grid
 
     records = read_grid(grid)
     for title, says, table in sections(records, part):
         console.print(f"\n{title}", style="bold", markup=False)
-        kept = [place for place, header in enumerate(table.headers) if header != "Rows"]  # run folders are too wide here
+        kept = [place for place, header in enumerate(table.headers) if header != "Rows of"]  # too wide here
         rows = [[row[place] for place in kept] for row in table.rows]
         show_table([table.headers[place] for place in kept], rows, words=min(table.text_columns, len(kept)))
         for note in (*says, *table.notes):
             console.print(f"  {note}", style="dim", markup=False)
-    console.print(f"Report: {write_reproduction(records, grid)}", soft_wrap=True, markup=False)
+    console.print(f"\n{about_intervals(records)}", style="dim", markup=False)
+    console.print(f"Report: {write_reproduction(records, out or grid)}", soft_wrap=True, markup=False)
 
 
 def _interval(row: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nodestill.report.claims import Claim, claims, claims_table
+from nodestill.report.claims import Claim, claims, claims_table, evidence_table, judged_claims
 from nodestill.report.horizon_judges import depth, falls_with_the_horizon
 from nodestill.report.judges import Verdict
 from nodestill.report.robust_judges import more_robust
@@ -84,7 +84,7 @@ CLAIMS = {
         ({"kd-node100": 0.5, "node100": 0.3, "kd-adam": 0.8, "node1": 0.6}, "undecided"),
         ({"kd-node100": 0.3, "node100": 0.6, "kd-adam": 0.5, "node1": 0.5}, "undecided"),  # no gain at 1 that could fall
     ],
-    ("cifar10", "larger than the depth"): [({}, "contradicted")],  # 12 evaluations are made up
+    ("cifar10", "larger than the depth"): [({}, "undecided")],  # the made-up scores name no tolerance
 }
 CASES = [(dataset, words, *case) for (dataset, words), cases in CLAIMS.items() for case in cases]
 
@@ -111,6 +111,13 @@ def test_a_trend_with_the_teachers_depth_is_a_pattern(tmp_path):
     assert next(verdict for sentence, verdict in found.items() if "no particular pattern" in sentence) == "contradicted"
 
 
+@pytest.mark.parametrize(("own", "said"), [(0.9, ", so their depth is not told from how well they are trained"), (0.5, "")])
+def test_a_trend_says_how_good_the_teachers_are_themselves(own, said, tmp_path):
+    found = claims_table(made_up(tmp_path, {"resnet": 0.5, "resnet20": own}, 1, part="claims"))
+    (measured,) = [row[3] for row in found.rows if "no particular pattern" in row[1]]
+    assert measured.endswith(f" points; these two teachers have {100 * own:.1f} and 50.0 % themselves{said}")
+
+
 def test_what_is_not_measured_is_not_judged(tmp_path):
     found = made_up(tmp_path, {}, 1, part="table1")
     verdicts = {row[1]: row[2] for row in claims_table(found).rows}
@@ -124,10 +131,24 @@ def test_a_claim_about_robustness_says_how_good_both_are_without_an_attack(tmp_p
     assert measured.endswith("points; of all clean images 75.0 and 25.0 % are right")
 
 
-def test_every_claim_names_rows_that_exist(grid):
-    for row in claims_table(grid).rows:
-        names = row[4].split(", ")
-        assert all((grid.path.parent / name / "evaluation.json").is_file() for name in names), row[1]
+def test_the_run_folders_of_every_claim_are_listed(grid):
+    """One row a claim and cell: with all its seeds, and no longer than they are."""
+    listed: dict[str, dict[str, list[str]]] = {}
+    for _, sentence, name, folders in evidence_table(grid).rows:
+        listed.setdefault(sentence, {})[name] = folders.split(", ")
+        assert all((grid.path.parent / folder / "evaluation.json").is_file() for folder in folders.split(", "))
+    for claim, judged in judged_claims(grid):
+        expected: dict[str, list[str]] = {}
+        for name, seed in judged.rows:
+            expected.setdefault(name, []).append(grid.named(name)[seed].folder)
+        assert listed[claim.sentence] == expected
+
+
+def test_a_claim_names_its_first_cells_and_counts_the_others(grid):
+    rows = {row[1]: row[4] for row in claims_table(grid).rows}
+    assert rows["No student outperforms its teacher."] == "kd-T3-resnet20, resnet20, kd-T3-resnet32, … (17 more): 40"
+    assert rows["NODE(500) keeps 20 % at ε = 20/255."] == "node500: 2"
+    assert all(len(cells) < 100 for cells in rows.values())
 
 
 def test_every_claim_is_of_the_paper_and_judged_once():
@@ -159,6 +180,26 @@ def test_depth_is_judged_at_every_tolerance_at_which_evaluations_were_counted(gr
         assert depth(with_evaluations(grid, own, finer)).verdict.value == verdict
     assert "20 at rtol 0.1 (" in depth(with_evaluations(grid, 19.999, 80.0)).measured
     assert "80 at rtol 1e-06" in depth(with_evaluations(grid, 19.999, 80.0)).measured
+
+
+def test_one_seed_decides_nothing_as_long_as_others_are_to_come(grid):
+    """With a second seed of anything it is known how far seeds lie apart; where one is all that was asked for, it is all."""
+    whole = {row[1]: row[2] for row in claims_table(grid).rows}
+    first = tuple(cell if cell.seed == 0 else replace(cell, run=None) for cell in grid.cells)
+    begun = claims_table(replace(grid, cells=first)).rows
+    assert {"supported", "contradicted"} <= set(whole.values())
+    assert {row[2] for row in begun} == {"undecided"}
+    assert all(row[3].endswith("; of one seed, others are to come") for row in begun)
+    asked_for_one = claims_table(replace(grid, cells=tuple(cell for cell in first if cell.seed == 0))).rows
+    assert {"supported", "contradicted"} <= {row[2] for row in asked_for_one}
+
+
+def test_evaluations_at_one_tolerance_decide_nothing(grid):
+    alone = with_evaluations(grid, 19.0, 19.0)
+    found = depth(replace(alone, cells=tuple(replace(cell, solvers=()) for cell in alone.cells)))
+    assert found.verdict is Verdict.UNDECIDED
+    assert found.measured.endswith("the paper has no tolerance, and no finer one was scored")
+    assert not depth(alone).measured.endswith("scored")
 
 
 def test_both_gains_are_printed_where_one_is_said_to_fall(grid):

@@ -7,19 +7,21 @@ from dataclasses import replace
 import pytest
 
 import fake_runs
+from nodestill.experiments.store import RunFolder
 from nodestill.report import write_reproduction
-from nodestill.report.claims import claims_table
+from nodestill.report.claims import claims_table, evidence_table
 from nodestill.report.controlled import controls_table, factors, factors_table, structure
 from nodestill.report.grid_figures import attack_figure, heat_map, horizon_figure
-from nodestill.report.grid_page import grid_markdown, how_far
-from nodestill.report.reproduced import sections, table1, table2
+from nodestill.report.grid_page import grid_html, grid_markdown, how_far, title
+from nodestill.report.reproduced import figure1_table, sections, table1, table2
 from nodestill.report.said import say
 from nodestill.report.solved import change_of, horizons_table, solvers_table
-from nodestill.report.spread import difference, spread
+from nodestill.report.spread import about_intervals, difference, spread
 from nodestill.report.under_attack import about_spent_radii
 from nodestill.reproduction import asked_reproduction
 from nodestill.reproduction.grid_records import read_grid
 from nodestill.reproduction.reproduce import write_listing
+from nodestill.reproduction.schedule import standing
 from report.made_grids import made_up
 
 
@@ -44,6 +46,15 @@ def test_table_2_has_every_teacher_and_temperature(grid):
     assert all(len(row) == len(table.headers) for row in table.rows)
 
 
+def test_the_best_cell_is_the_papers_and_is_called_so(grid, tmp_path):
+    """Whichever cell is best here."""
+    gains = [row[3] for row in claims_table(grid).rows if row[1].startswith("Distillation improves the accuracy")]
+    assert [gain.startswith("the paper's best cell ") for gain in gains] == [True, True]
+    for dataset, paper, here in (("cifar10", "ResNet-44, T = 10", "kd-T20-resnet56"), ("svhn", "ResNet-110, T = 3", "kd-T3-r")):
+        found = made_up(tmp_path / dataset, {here: 0.9}, 1, dataset, "table2")
+        assert table2(found).notes[0].startswith(f"The paper's best cell is NODE(1), {paper}: ")
+
+
 def test_scores_under_other_solvers_say_of_how_many_images_and_seeds(grid):
     table = solvers_table(grid)
     (images,) = {row["images"] for cell in grid.cells for row in cell.solvers}
@@ -51,6 +62,18 @@ def test_scores_under_other_solvers_say_of_how_many_images_and_seeds(grid):
     seeds = {row[0]: row[table.headers.index("Seeds")] for row in table.rows}
     scored = ("node1", "node100", "node500", grid.best, "kd-node100")
     assert seeds == {grid.first(name).about: str(len(grid.named(name))) for name in scored}
+
+
+def test_scores_on_all_the_test_images_there_are_are_shown_where_more_were_asked_for(tmp_path):
+    found = made_up(tmp_path, {}, 1, part="table3")
+    (cell,) = found.named("node500").values()
+    assert cell.solvers
+    listing, folder = RunFolder(found.path).read("grid.json"), RunFolder(cell.run.path)
+    cells = [{**one, "scored_images": 2 * fake_runs.IMAGES if one["scored_images"] else 0} for one in listing["cells"]]
+    RunFolder(found.path).write("grid.json", {**listing, "cells": cells})
+    assert read_grid(found.path).named("node500")[0].solvers == ()  # of fewer than all there are
+    folder.write_rows("solvers.jsonl", [{**row, "images": fake_runs.IMAGES} for row in cell.solvers])
+    assert len(read_grid(found.path).named("node500")[0].solvers) == len(cell.solvers)
 
 
 def test_the_figure_compares_horizons_over_all_radii(tmp_path):
@@ -62,6 +85,21 @@ def test_the_figure_compares_horizons_over_all_radii(tmp_path):
         assert re.fullmatch(rf"{same} {does} the mean accuracy by [0-9.]+ \([0-9.]+ to [0-9.]+\) points\.", second)
         radii = {row["eps_255"] for row in found.named("node1")[0].run.robustness} - {0}
         assert first.startswith(f"Under PGD at {min(radii, key=lambda eps: abs(eps - 2))}/255 and 8/255, ")
+
+
+def test_a_note_says_on_how_many_images_each_model_was_attacked(grid):
+    """The made-up models of long horizons are attacked on half of the images; then all on a hundred."""
+    notes = {section.title.partition(":")[0]: section.table.notes for section in sections(grid, "all")}
+    long = "“NODE(100), labels”, “NODE(100), ResNet-44, T = 10” and “NODE(500), labels”"
+    assert notes["Figure 1"][0].startswith(f"Under attack: the first 1,000 test images; of {long} the first 500. ")
+    assert notes["Table 3"][0].startswith("Under attack: the first 500 test images. ")
+
+    def on_a_hundred(cell):
+        rows = [{**row, "images": 100, "correct": 0} for row in cell.run.robustness]
+        return replace(cell, run=replace(cell.run, robustness=rows))
+
+    same = figure1_table(replace(grid, cells=tuple(on_a_hundred(cell) for cell in grid.cells)))
+    assert same.notes[0].startswith("Under attack: the first 100 test images. ")
 
 
 def test_one_cell_has_no_range_to_speak_of(grid):
@@ -91,8 +129,24 @@ def test_a_pure_effect_of_the_optimiser_is_told_from_one_of_distillation(tmp_pat
 def test_every_table_says_two_sentences(grid):
     for name in ("table1", "table2", "table3", "figure1", "controls", "factors", "solvers", "horizons", "claims"):
         said = say(grid, name)
-        assert len(said) == 2, name
+        assert len(said) == (3 if name == "claims" else 2), name
         assert all(sentence.endswith(".") for sentence in said)
+
+
+def test_claims_say_what_kind_of_models_they_are_judged_by(grid):
+    means = {name: 100 * spread(grid, name).mean for name in grid.names("claims")}
+    ranges = []
+    for kind, of_residual in (("students", False), ("residual networks", True)):
+        some = [mean for name, mean in means.items() if name.startswith("resnet") == of_residual]
+        ranges.append(f"{kind} of {min(some):.1f} to {max(some):.1f} %")
+    ours = f"The verdicts are about {' and '.join(ranges)} clean accuracy"
+    assert say(grid, "claims")[0] == (
+        f"{ours} on digits of scikit-learn: they show that judging works and say nothing of the paper, whose images are others."
+    )
+    of_cifar = replace(grid, changes=tuple(change for change in grid.changes if change[0] != "dataset"))
+    paper = "; the paper's models have 62.38 to 90.32 %. Contradicted means by models like these, not at the paper's scale."
+    assert say(of_cifar, "claims")[0] == ours + paper
+    assert say(replace(grid, changes=()), "claims")[0].endswith("62.38 to 90.32 %.")
 
 
 def test_every_table_stands_in_all(grid):
@@ -145,6 +199,26 @@ def test_the_page_needs_nothing_but_itself(grid, tmp_path):
         assert f"| {field} | {here} | {there} |" in markdown
     for cell in grid.cells:
         assert f"| {cell.name} | {cell.seed} | {cell.folder} | finished |" in markdown
+
+
+def test_the_title_names_the_images_that_stand_for_the_papers(grid):
+    assert title(grid) == "Chu et al. 2022 on digits in place of CIFAR-10, reproduced at scale smoke"
+    of_cifar = replace(grid, changes=tuple(change for change in grid.changes if change[0] != "dataset"))
+    assert title(of_cifar) == "Chu et al. 2022 on CIFAR-10, reproduced at scale smoke"
+    assert f"<title>{title(grid)}</title>" in grid_html(grid)
+    assert grid_markdown(grid).startswith(f"# {title(grid)}\n")
+
+
+def test_what_intervals_are_is_said_once(grid):
+    said = about_intervals(grid)
+    assert grid_markdown(grid).count(said) == 1
+    assert grid_html(grid).replace("\u00a0", " ").count(said) == 1
+
+
+def test_the_folders_of_the_claims_are_folded_away(grid):
+    table = evidence_table(grid)
+    assert f"<details><summary>Run folders of each claim</summary>\n\n{table.to_markdown()}" in grid_markdown(grid)
+    assert f'<div class="scroll behind">{table.to_html()}</div>\n</details>' in grid_html(grid)
 
 
 def test_the_heat_map_shows_ours_and_the_papers(grid):
@@ -211,12 +285,54 @@ def test_rates_that_tuning_confirms_are_one_choice(grid):
     assert len(confirmed) == len(apart) - 5
 
 
-def test_the_gain_says_what_is_inside_of_what_and_whose_epochs_are_few(grid):
-    learning = structure(grid)["learning f, above a random f"]
-    assert f"; {learning.points()} of these are lost where f keeps its random weights." in say(grid, "factors")[1]
+def test_the_gain_says_whose_epochs_are_few(grid):
     ((here, there),) = [(here, there) for field, here, there in grid.changes if field == "student.training.epochs"]
     note = f"At the paper's rates students are undertrained: the paper trains them for {there} epochs, we for {here}."
     assert note in factors_table(grid).notes
+
+
+PARTS = [  # accuracies of the best cell, of the stem alone and with a random f, and what is said of them
+    ((0.8, 0.3, 0.5), "{} points above guessing; the equation adds {}; a learned f in place of a random one adds {}."),
+    ((0.3, 0.6, 0.5), "{} points above guessing; the equation takes {} away; a learned f in place of a random one takes {} aw"),
+    (
+        (0.1, 0.1, 0.1),
+        "not told from guessing, {} points; the equation makes no difference that can be told from none, {}; "
+        "a learned f in place of a random one makes no difference that can be told from none, {}.",
+    ),
+    ((0.1, 0.01, 0.1), "{} points below guessing; the equation adds {}; a learned f in place of a random one makes no diff"),
+]
+
+
+@pytest.mark.parametrize(("shares", "said"), PARTS)
+def test_what_the_parts_of_a_cell_do_is_said_in_words_that_fit_the_sign(shares, said, tmp_path):
+    best, stem, random = shares
+    found = made_up(tmp_path, {"kd-T": best, "stem": stem, "frozen": random}, 1, part="controls")
+    signed = r"[-+]?[0-9.]+ \([-+]?[0-9.]+ to [-+]?[0-9.]+\)"
+    pattern = re.escape(f"In the paper's best cell, “NODE(1), ResNet-44, T = 10”, the stem alone is {said}").replace(
+        r"\{\}", signed
+    )
+    sentence = say(found, "factors")[-1]
+    assert re.match(pattern, sentence), sentence
+    assert not re.search(r"(adds|takes) [-+]", sentence)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (-0.2, ": so much of it is the equation's"),
+        (0.001, ", which is not told from none: nothing of it is shown to be the equation's"),
+        (0.2, ": the equation costs so much of it"),
+    ],
+)
+def test_what_leaving_the_equation_out_means_depends_on_its_sign(change, said, grid):
+    def changed(cell):
+        rows = [{**row, "images": 1000, "difference": change, "agreement": 0.8} for row in cell.solvers]
+        return replace(cell, solvers=tuple(rows))
+
+    found = replace(grid, cells=tuple(changed(cell) for cell in grid.cells))
+    assert say(found, "solvers")[1].startswith(f"Without the equation it moves by {100 * change:+.2f} (")
+    assert f"{said}, with these weights." in say(found, "solvers")[1]
+    assert f"moves its accuracy by {100 * change:+.1f} points" in solvers_table(found).notes[1]
 
 
 def test_a_change_of_solver_has_the_interval_of_the_images_that_changed_class():
@@ -228,8 +344,8 @@ def test_a_change_of_solver_has_the_interval_of_the_images_that_changed_class():
 
 def test_leaving_the_equation_out_is_set_beside_training_without_it(grid):
     ode = structure(grid)["ODE, above the stem alone"]
-    assert "takes 20.0 points with it" in solvers_table(grid).notes[1]
-    assert f"are {100 * ode.mean:.1f} points behind" in solvers_table(grid).notes[1]
+    assert "moves its accuracy by -20.0 points, as stem" in solvers_table(grid).notes[1]
+    assert f"without one moves it by {-100 * ode.mean:+.1f} (“Where" in solvers_table(grid).notes[1]
 
 
 def test_the_time_of_an_epoch_is_that_of_the_fastest_beside_the_slowest(grid):
@@ -257,11 +373,30 @@ def test_radii_at_which_nothing_is_left_are_named(grid):
     assert note in sections(replace(grid, cells=tuple(weak(cell) for cell in grid.cells)), "claims")[0].table.notes
 
 
-def test_a_rate_that_diverged_leaves_nothing_to_wait_for(grid):
-    lone = replace(grid, cells=(replace(grid.cells[0], parts=(), run=None, failed="Training diverged."), *grid.cells[1:]))
-    kept = {cell.folder for cell in lone.cells[1:]} - {lone.cells[0].folder}
-    lone = replace(lone, cells=(lone.cells[0], *(cell for cell in lone.cells[1:] if cell.folder in kept and cell.run)))
-    assert how_far(lone).startswith("All ")
-    assert "1 of the rates that were tried" in how_far(lone)
-    waiting = replace(lone, cells=(replace(lone.cells[0], failed=None), *lone.cells[1:]))
-    assert how_far(waiting).startswith("**Not finished")
+def test_every_model_is_finished_diverged_or_left(tmp_path):
+    """A rate that diverged is neither finished nor left; cells of one folder are one model."""
+    asked, known = asked_reproduction("table1", "cifar10", "smoke", 1), fake_runs.known(tmp_path)
+    first, second, *others = standing(asked.cells(), known, asked.scale).left.values()
+    fake_runs.finish(first, known)
+    found = read_grid(write_listing(asked, known, {}).path)
+    models = sum(found.counted())
+    assert found.counted() == (1, 0, models - 1)
+    assert how_far(found).endswith(f" 1 finished, 0 diverged, {models - 1} left. **Not finished: what is left is a dash.**")
+    known.store.folder(second.name).write("diverged.json", {"why": "Training diverged."})
+    found = read_grid(write_listing(asked, known, {}).path)
+    assert found.counted() == (1, 1, models - 2)
+    assert f"1 finished, 1 diverged, {models - 2} left. What diverged is a rate" in how_far(found)
+    for work in others:
+        fake_runs.finish(work, known)
+    whole = replace(found, cells=tuple(cell for cell in read_grid(found.path).cells if cell.run is not None or cell.diverged))
+    twice = replace(whole, cells=(*whole.cells, replace(whole.cells[0], name="the same model")))
+    assert whole.counted() == twice.counted() == (1 + len(others), 1, 0)
+    assert "Not finished" not in how_far(whole)
+    assert how_far(whole).startswith(f"Of {2 + len(others)} models")
+
+
+def test_a_failure_that_is_tried_again_has_not_diverged(tmp_path):
+    asked, known = asked_reproduction("table3", "cifar10", "smoke", 1), fake_runs.known(tmp_path)
+    name = known.member(asked.cells()[0]).folder
+    found = read_grid(write_listing(asked, known, {name: "its process was stopped"}).path)
+    assert found.counted().diverged == 0

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from nodestill.report import Table, accuracy_table
-from nodestill.report.behind import environment_table, runs_table, sweep_table
+from nodestill.report.behind import about_environments, environment_table, runs_table, shared_environment, sweep_table
 from nodestill.report.formats import NOTHING, duration, interval, joined, magnitude, percent
 from report.made_records import bare, made_experiment, made_run
 
@@ -107,15 +107,21 @@ def test_runs_table_names_folder_fingerprint_and_commit():
     assert row == ("Distilled NODE(1)", "student-cifar10-distilled-97a3d909", "97a3d909", "5c0ffee1", "0", "6101d99f3c")
 
 
-def test_equal_environments_share_a_column():
+def test_what_is_equal_in_all_environments_is_one_sentence():
     runs = list(made_experiment().runs)
-    assert environment_table(runs).headers == ("", "All models")
+    whole = "Environment of all models: nodestill 0.1.0; commit 6101d99f3c; python 3.11.9; torch 2.6.0+cpu; threads 1."
+    assert about_environments(runs) == (shared_environment(runs),) == (whole,)
+    assert environment_table(runs).rows == ()
     runs[0] = replace(runs[0], environment={**runs[0].environment, "commit": None, "device": "GPU"})
-    table = environment_table(runs)
-    assert table.headers == ("", "Teacher ResNet-20", "Distilled NODE(1), Undistilled NODE(1), Stem only")
-    assert environment_table([*runs, runs[1]]).headers[2] == "2 × Distilled NODE(1), Undistilled NODE(1), Stem only"
-    assert ("commit", NOTHING, "6101d99f3c") in table.rows
-    assert ("device", "GPU", NOTHING) in table.rows
+    assert shared_environment(runs) == whole.replace(" commit 6101d99f3c;", "")
+    table = environment_table([*runs, runs[1]])
+    assert table.headers == ("commit", "device", "Models")
+    assert table.rows == (
+        (NOTHING, "GPU", "Teacher ResNet-20"),
+        ("6101d99f3c", NOTHING, "2 × Distilled NODE(1), Undistilled NODE(1), Stem only"),
+    )
+    assert about_environments(runs)[1] == environment_table(runs).to_markdown()
+    assert about_environments([]) == ()
 
 
 def test_sweep_table_has_every_row():

@@ -84,3 +84,6 @@ def test_a_cell_whose_every_rate_diverged_is_given_up_and_says_so(tmp_path):
     assert (now.left, now.waiting) == ({}, ())
     listed = read_grid(write_listing(what, known, {}).path)
     assert {listed.first(one.name).failed for one in (cell, *twins)} == {"every rate that was tried diverged"}
+    hopeless = [cell for cell in listed.cells if cell.run is None and "controls" in cell.parts]
+    assert {cell.name for cell in hopeless} == {one.name for one in (cell, *twins)}
+    assert all(cell.diverged for cell in hopeless)

@@ -69,12 +69,12 @@ def report(
     store: Path = Path("runs"),
     debug: bool = False,
 ) -> None:
-    """Write the report of experiments again, from their rows.
+    """Write the report of experiments, or of a grid of `nodestill reproduce`, again, from their rows.
 
     Parameters
     ----------
     experiments_
-        Names of experiments; all in the store if not given.
+        Names of experiments or of grids, as reproduce-cifar10-cpu; all experiments in the store if not given.
     out
         Where to write it, for a single experiment; else NAME/report.html in the store.
     store

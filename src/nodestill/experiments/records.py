@@ -85,7 +85,8 @@ def read_experiment(root: Path, name: str) -> Experiment:
     """
     matching = experiments_named(root, name)
     if len(matching) != 1:
-        known = ", ".join(matching or experiments_named(root, "*")) or "none; run a recipe first"
+        grids = sorted(path.parent.name for path in root.glob("*/grid.json"))
+        known = ", ".join(matching or [*experiments_named(root, "*"), *grids]) or "none; run a recipe first"
         raise DataError(f"{root} holds no experiment {name!r}. It holds: {known}.")
     folder = RunFolder(root / matching[0])
     listed = folder.read("experiment.json", "recipe", "members", "attack")

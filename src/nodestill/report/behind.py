@@ -27,19 +27,34 @@ def runs_table(runs: Sequence[RunRecords]) -> Table:
     return Table(headers, rows, keys=tuple(run.role for run in runs), text_columns=len(headers))
 
 
+def shared_environment(runs: Sequence[RunRecords]) -> str:
+    """Return a sentence on what is equal in the environments of all runs."""
+    shared = [f"{key} {_value(runs[0].environment.get(key))}" for key in _keys(runs) if key not in _differing(runs)]
+    return f"Environment of all models: {'; '.join(shared)}." if shared else ""
+
+
 def environment_table(runs: Sequence[RunRecords]) -> Table:
-    """Return the environments, one column for each that differs from the others."""
-    distinct: list[tuple[dict[str, Any], list[str]]] = []
+    """Return in what environments differ, and which models have which; no rows if all are equal."""
+    keys = _differing(runs)
+    names: dict[tuple[str, ...], list[str]] = {}
     for run in runs:
-        same = next((names for environment, names in distinct if environment == run.environment), None)
-        if same is None:
-            distinct.append((run.environment, [label(run)]))
-        else:
-            same.append(label(run))
-    keys = list(dict.fromkeys(key for environment, _ in distinct for key in environment))
-    named = ("All models",) if len(distinct) == 1 else tuple(_counted(names) for _, names in distinct)
-    rows = tuple((key, *[_value(environment.get(key)) for environment, _ in distinct]) for key in keys)
-    return Table(("", *named), rows, text_columns=1 + len(named))
+        names.setdefault(tuple(_value(run.environment.get(key)) for key in keys), []).append(label(run))
+    rows = tuple((*values, _counted(some)) for values, some in names.items()) if keys else ()
+    return Table((*keys, "Models"), rows, text_columns=len(keys) + 1)
+
+
+def about_environments(runs: Sequence[RunRecords]) -> tuple[str, ...]:
+    """Return both as Markdown, each if there is anything in it."""
+    table = environment_table(runs)
+    return tuple(part for part in (shared_environment(runs), table.to_markdown() if table.rows else "") if part)
+
+
+def _keys(runs: Sequence[RunRecords]) -> list[str]:
+    return list(dict.fromkeys(key for run in runs for key in run.environment))
+
+
+def _differing(runs: Sequence[RunRecords]) -> list[str]:
+    return [key for key in _keys(runs) if len({_value(run.environment.get(key)) for run in runs}) > 1]
 
 
 def _counted(names: Sequence[str]) -> str:

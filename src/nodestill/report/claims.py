@@ -1,13 +1,15 @@
 """Every claim in the paper's sentences, and what the rows of a grid say of it: supported, contradicted or undecided here."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from nodestill.report.formats import NOTHING
 from nodestill.report.horizon_judges import depth, ends_at_five, falls_with_the_horizon, poorer_at_two
 from nodestill.report.judges import (
     BY_ADAM,
     Judged,
     Row,
+    Verdict,
     beats_its_teacher,
     below_residual_networks,
     by_teacher,
@@ -17,10 +19,12 @@ from nodestill.report.judges import (
     limited_by_temperature,
 )
 from nodestill.report.robust_judges import TEACHER, mechanism, more_robust, remains, resists
-from nodestill.report.spread import about_intervals
+from nodestill.report.spread import awaits_seeds
 from nodestill.report.tables import Table
 from nodestill.report.under_attack import about_spent_radii
 from nodestill.reproduction.grid_records import GridRecords
+
+_FEW = 3  # cells that are named in the table itself
 
 
 @dataclass(frozen=True)
@@ -40,22 +44,52 @@ class Claim:
     datasets: tuple[str, ...] = ("cifar10", "svhn")
 
 
+def judged_claims(grid: GridRecords) -> list[tuple[Claim, Judged]]:
+    """Return every claim about the data set of a grid with what its rows say."""
+    return [(claim, _judged(claim, grid)) for claim in claims() if grid.dataset in claim.datasets]
+
+
+def _judged(claim: Claim, grid: GridRecords) -> Judged:
+    """Return what the rows say; nothing is decided as long as all of them are of one seed and others are to come."""
+    found = claim.judge(grid)
+    if found.verdict is Verdict.MISSING or not awaits_seeds(grid):
+        return found
+    return replace(found, verdict=Verdict.UNDECIDED, measured=f"{found.measured}; of one seed, others are to come")
+
+
 def claims_table(grid: GridRecords) -> Table:
-    """Return every claim about the data set of a grid with its verdict and its rows."""
-    judged = [(claim, claim.judge(grid)) for claim in claims() if grid.dataset in claim.datasets]
-    rows = [(c.where, c.sentence, j.verdict.value, j.measured, _folders(grid, j.rows)) for c, j in judged]
-    headers = ("Section", "The paper's claim", "Here", "Measured", "Rows")
+    """Return every claim about the data set of a grid with its verdict, and which cells its rows are of."""
+    judged = judged_claims(grid)
+    rows = [(c.where, c.sentence, j.verdict.value, j.measured, _in_short(j.rows)) for c, j in judged]
+    headers = ("Section", "The paper's claim", "Here", "Measured", "Rows of")
     notes = (
         "Robustness is that under the paper's own attacks, which are weak: a model said to be robust is so under these, and "
         "its accuracies are upper bounds. `nodestill audit` says what they are worth.",
+        "Rows of: the first cells, and how many trainings in all. The run folders of each claim are listed behind the numbers.",
         *about_spent_radii(grid),
-        about_intervals(grid),
     )
     return Table(headers, tuple(rows), notes=notes, keys=tuple(j.verdict.name.lower() for _, j in judged), text_columns=5)
 
 
+def _in_short(rows: Sequence[Row]) -> str:
+    """Return the first few cells of rows, and how many models there are in all."""
+    names = list(dict.fromkeys(name for name, _ in rows))
+    more = f", … ({len(names) - _FEW} more)" if len(names) > _FEW + 1 else ""
+    return f"{', '.join(names[:_FEW] if more else names)}{more}: {len(rows)}" if rows else NOTHING
+
+
+def evidence_table(grid: GridRecords) -> Table:
+    """Return the run folders of every verdict, a cell a row."""
+    rows = []
+    for claim, judged in judged_claims(grid):
+        for name in dict.fromkeys(name for name, _ in judged.rows):
+            folders = _folders(grid, [row for row in judged.rows if row[0] == name])
+            rows.append((claim.where, claim.sentence, name, folders))
+    return Table(("Section", "The paper's claim", "Cell", "Run folders"), tuple(rows), text_columns=4)
+
+
 def _folders(grid: GridRecords, rows: Sequence[Row]) -> str:
-    """Return the run folders of the rows of a verdict; of a model that is several cells once."""
+    """Return the run folders of rows; of a model that is several cells once."""
     found = (grid.named(name)[seed].folder or "" for name, seed in rows if seed in grid.named(name))
     return ", ".join(dict.fromkeys(found))
 

@@ -5,7 +5,6 @@ from nodestill.report.formats import NOTHING, magnitude
 from nodestill.report.select import mean_evaluations
 from nodestill.report.spread import (
     Spread,
-    about_intervals,
     combined,
     deviation_of,
     difference,
@@ -32,7 +31,6 @@ def controls_table(grid: GridRecords) -> Table:
         "Differences are of the same seeds: a control of one seed is compared with that seed of the other alone, not with the "
         "mean in the other's row. SD of pairs: standard deviation of the differences over seeds, points.",
         "Also: another name of the very same runs, because its settings came to be the same.",
-        about_intervals(grid),
     )
     return Table(headers, tuple(_control_row(grid, names) for names in _same_runs(grid)), notes)
 
@@ -127,7 +125,6 @@ def factors_table(grid: GridRecords) -> Table:
         "the ODE brings. SD of pairs: standard deviation over seeds, points.",
         "Rates are tuned on a tenth of the training images, as many for each arm, by seed 0.",
         *_about_short_training(grid),
-        about_intervals(grid),
     )
     lines = tuple((name, words, points_of(found), deviation_of(found), str(found.seeds)) for name, words, found in rows)
     return Table(("What", "At", "Points (95 % interval)", "SD of pairs", "Seeds"), lines, notes, text_columns=2)

@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from nodestill.report.behind import environment_table
+from nodestill.report.behind import about_environments, environment_table, shared_environment
 from nodestill.report.canvas import svg
+from nodestill.report.claims import evidence_table
 from nodestill.report.grid_figures import attack_figure, heat_map, horizon_figure
 from nodestill.report.page import replace_file, template
 from nodestill.report.reproduced import Section, sections
+from nodestill.report.spread import about_intervals
 from nodestill.report.tables import Table
 from nodestill.reproduction.grid_records import GridRecords
 
@@ -46,13 +48,21 @@ def write_reproduction(grid: GridRecords, out: Path) -> Path:
 
 def grid_markdown(grid: GridRecords, pictures: Mapping[str, str] = NO_PICTURES) -> str:
     """Return the report as Markdown, with a line of pictures above the table of a section where `pictures` has its title."""
-    parts = [f"# {title(grid)}", f"Scale {grid.scale}: {grid.about}. Images: {grid.data}. {how_far(grid)}"]
+    about = f"Scale {grid.scale}: {grid.about}. Images: {grid.data}. {how_far(grid)}"
+    parts = [f"# {title(grid)}", about, about_intervals(grid)]
     for section in sections(grid, "all"):
         parts += [f"## {section.title}", " ".join(section.says), pictures.get(section.title, ""), section.table.to_markdown()]
     parts += ["## What is not the paper's", changes_table(grid).to_markdown()]
     runs = [cell.run for cell in grid.cells if cell.run is not None]
-    parts += ["## Behind the numbers", folders_table(grid).to_markdown(), environment_table(runs).to_markdown() if runs else ""]
+    parts += ["## Behind the numbers", _folded("Run folders of each claim", evidence_table(grid))]
+    parts += [folders_table(grid).to_markdown(), *about_environments(runs)]
     return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
+
+
+def _folded(summary: str, table: Table) -> str:
+    """Return a long table as Markdown that is shown when it is asked for; without rows nothing."""
+    lines = f"<details><summary>{summary}</summary>\n\n{table.to_markdown()}\n</details>"
+    return lines if table.rows else ""
 
 
 def grid_html(grid: GridRecords) -> str:
@@ -65,28 +75,34 @@ def grid_html(grid: GridRecords) -> str:
         "about": grid.about,
         "data": grid.data,
         "how_far": how_far(grid),
+        "intervals": about_intervals(grid),
         "sections": found,
         "changes": changes_table(grid),
+        "evidence": evidence_table(grid),
         "folders": folders_table(grid),
-        "environment": environment_table(runs) if runs else None,
+        "environment": environment_table(runs),
+        "shared_environment": shared_environment(runs),
     }
     return template("grid.html.j2").render(content)
 
 
 def title(grid: GridRecords) -> str:
-    """Return what the report is about."""
-    return f"Chu et al. 2022 on {_SETS.get(grid.dataset, grid.dataset)}, reproduced at scale {grid.scale}"
+    """Return what the report is about; where the images are not the paper's, whose place they take."""
+    images = _SETS.get(grid.dataset, grid.dataset)
+    others = next((here for field, here, _ in grid.changes if field == "dataset"), None)
+    on = images if others is None else f"{others} in place of {images}"
+    return f"Chu et al. 2022 on {on}, reproduced at scale {grid.scale}"
 
 
 def how_far(grid: GridRecords) -> str:
-    """Return a sentence on how much of the grid the page has seen."""
-    folders = {cell.folder for cell in grid.cells if cell.run is not None}
-    wanted = {cell.folder or (cell.name, cell.seed) for cell in grid.cells}
-    out = {cell.folder for cell in grid.cells if cell.run is None and cell.failed and not cell.parts}  # rates that were tried
-    if len(folders) + len(out) == len(wanted):
-        diverged = f", but {len(out)} of the rates that were tried, which diverged" if out else ""
-        return f"All {len(wanted)} models are finished{diverged}."
-    return f"**Not finished: {len(folders)} of about {len(wanted)} models; what is not there is a dash.**"
+    """Return how many models the page has seen, how many never will be there, and how many are left."""
+    found, about = grid.counted(), "about " if any(cell.folder is None for cell in grid.cells) else ""
+    said = [f"Of {about}{sum(found)} models: {found.finished} finished, {found.diverged} diverged, {found.left} left."]
+    if found.diverged:
+        said.append("What diverged is a rate that was tried; it is not tried again.")
+    if found.left:
+        said.append("**Not finished: what is left is a dash.**")
+    return " ".join(said)
 
 
 def changes_table(grid: GridRecords) -> Table:

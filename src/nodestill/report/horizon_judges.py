@@ -11,7 +11,7 @@ def depth(grid: GridRecords) -> Judged:
     """Judge evaluations of f against the depths of the teachers, at the student's tolerance and at finer ones.
 
     Evaluations hang on the tolerance, of which the paper says nothing. So the claim stands if more than half of the depths are
-    exceeded at all of them, and falls if at none.
+    exceeded at all of them, and falls if at none; one tolerance alone decides nothing.
     """
     depths = sorted({cell.depth for cell in grid.cells if cell.name.startswith("resnet") and cell.depth is not None})
     calls = _evaluations(grid)
@@ -19,7 +19,8 @@ def depth(grid: GridRecords) -> Judged:
         return missing()
     exceeded = {rtol: sum(round(number) > layers for layers in depths) for rtol, number in calls.items()}
     most = {2 * number > len(depths) for number in exceeded.values()}
-    verdict = Verdict.UNDECIDED if len(most) > 1 else Verdict.SUPPORTED if most == {True} else Verdict.CONTRADICTED
+    decided = len(most) == 1 and len(calls) > 1
+    verdict = Verdict.UNDECIDED if not decided else Verdict.SUPPORTED if most == {True} else Verdict.CONTRADICTED
     layers = mean_of(grid.named(grid.best), lambda run: run.recipe["model"]["layers"]) or 0.0
     parts = [
         f"{number:.0f} at rtol {rtol:g} ({number * layers:.0f} convolutions) exceed {exceeded[rtol]}"
@@ -27,6 +28,7 @@ def depth(grid: GridRecords) -> Judged:
     ]
     words = (
         f"evaluations and the {len(depths)} depths, {depths[0]} to {depths[-1]}: {joined(parts)}; the paper has no tolerance"
+        f"{'' if len(calls) > 1 else ', and no finer one was scored'}"
     )
     return Judged(verdict, words, tuple((grid.best, seed) for seed in sorted(grid.named(grid.best))))
 

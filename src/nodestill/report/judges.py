@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from nodestill.report.spread import Spread, combined, difference
+from nodestill.report.spread import Spread, combined, difference, percent_of, spread
 from nodestill.reproduction.grid_records import GridRecords
 
 BY_ADAM = "kd-adam-scale"  # the distilled NODE(1) that is trained as all students of longer horizons are
@@ -65,7 +65,7 @@ def gain(claimed: float) -> Callable[[GridRecords], Judged]:
             return missing()
         verdict = Verdict.SUPPORTED if 100 * found.low >= claimed else Verdict.UNDECIDED
         verdict = Verdict.CONTRADICTED if 100 * found.high < claimed else verdict
-        words = "best distilled (SGD) less undistilled NODE(1) (Adam), two changes at once"
+        words = "the paper's best cell (distilled, SGD) less NODE(1) on labels (Adam), two changes at once"
         return Judged(verdict, f"{words}: {found.points()} points", used(names, found))
 
     return judge
@@ -74,7 +74,7 @@ def gain(claimed: float) -> Callable[[GridRecords], Judged]:
 def gain_by_the_same(grid: GridRecords) -> Judged:
     """Judge distillation alone: the same student, optimiser and rate, without the teacher."""
     names = (grid.best, "labels-sgd-scale")
-    return by_sign(difference(grid, *names), 1, "best distilled less the same on labels", names)
+    return by_sign(difference(grid, *names), 1, "the paper's best cell less the same on labels", names)
 
 
 def by_temperature(wanted: int) -> Callable[[GridRecords], Judged]:
@@ -122,7 +122,18 @@ def by_teacher(grid: GridRecords) -> Judged:
     verdict = Verdict.CONTRADICTED if found.sign else Verdict.UNDECIDED
     if not found.sign and max(-found.low, found.high) < SMALL:
         verdict = Verdict.SUPPORTED
-    return Judged(verdict, f"{what}: {found.points()} points", used(tuple(slope), found))
+    words = f"{what}: {found.points()} points{_about_teachers(grid, f'resnet{depths[0]}', f'resnet{depths[-1]}')}"
+    return Judged(verdict, words, used(tuple(slope), found))
+
+
+def _about_teachers(grid: GridRecords, first: str, last: str) -> str:
+    """Return how good the two teachers at the ends are themselves, and whether their depth can be told from that."""
+    gap = difference(grid, last, first)
+    if gap is None:
+        return ""
+    own = " and ".join(percent_of(spread(grid, name)) for name in (first, last))
+    apart = ", so their depth is not told from how well they are trained" if gap.sign else ""
+    return f"; these two teachers have {own} % themselves{apart}"
 
 
 def beats_its_teacher(some: bool) -> Callable[[GridRecords], Judged]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from nodestill.errors import DataError
 from nodestill.experiments.records import Experiment, RunRecords
-from nodestill.report.behind import environment_table, runs_table, sweep_table
+from nodestill.report.behind import about_environments, environment_table, runs_table, shared_environment, sweep_table
 from nodestill.report.canvas import svg
 from nodestill.report.captions import cautions, protocol_caption
 from nodestill.report.figures import accuracy_figure, evaluations_figure, robustness_figure, training_figure
@@ -73,6 +73,7 @@ def _content(experiment: Experiment, published: Mapping[str, float]) -> dict[str
         "gallery": [_example(main, item) for item in main.gallery],
         "runs": runs_table(runs),
         "environment": environment_table(runs),
+        "shared_environment": shared_environment(runs),
         "recipes": [("Experiment", _pretty(experiment.recipe)), *[(label(run), _pretty(run.recipe)) for run in runs]],
     }
 
@@ -122,7 +123,7 @@ def render_markdown(experiment: Experiment, published: Mapping[str, float] = NOT
     parts += ["## Accuracy and cost", accuracy_table(experiment, published).to_markdown()]
     if attacks_of(runs):
         parts += ["## Robustness", protocol_caption(runs), "\n".join(f"- {line}" for line in cautions(runs))]
-    parts += ["## Behind the numbers", runs_table(runs).to_markdown(), environment_table(runs).to_markdown()]
+    parts += ["## Behind the numbers", runs_table(runs).to_markdown(), *about_environments(runs)]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 

@@ -1,17 +1,16 @@
 """The paper's tables beside ours: rows of a grid in, tables out, each with the difference, its uncertainty, two sentences."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from nodestill.report.claims import claims_table
 from nodestill.report.controlled import controls_table, factors_table
-from nodestill.report.formats import NOTHING, attack_name, count, duration, magnitude
+from nodestill.report.formats import NOTHING, attack_name, count, duration, joined, magnitude
 from nodestill.report.said import say
 from nodestill.report.select import mean_evaluations, training_seconds
 from nodestill.report.solved import horizons_table, solvers_table
 from nodestill.report.spread import (
     Spread,
-    about_intervals,
     clean,
     interval_of,
     mean_of,
@@ -42,7 +41,7 @@ def table1(grid: GridRecords) -> Table:
     """Return Table 1: students trained on labels, and teachers."""
     names = sorted(grid.names("table1"), key=lambda name: (grid.first(name).t1 is None, grid.names("table1").index(name)))
     headers = ("Model", "Here", "95 % interval", "Seeds", "Paper", "Here − paper", "Parameters", "NFE", "MACs", "Training")
-    return Table(headers, tuple(_row(grid, name) for name in names), notes(grid))
+    return Table(headers, tuple(_row(grid, name) for name in names))
 
 
 def _row(grid: GridRecords, name: str) -> tuple[str, ...]:
@@ -104,7 +103,8 @@ def table2(grid: GridRecords) -> Table:
             found, theirs = spread(grid, name), grid.first(name).paper
             row += [percent_of(found) if found else _why(grid, name), papers(theirs), beside(grid, found, theirs)]
         rows.append(tuple(row))
-    return Table(tuple(headers), tuple(rows), notes(grid))
+    best = f"The paper's best cell is {grid.first(grid.best).about}: Figure 1, the controls and the claims are about it"
+    return Table(tuple(headers), tuple(rows), (f"{best}, whichever is best here.",))
 
 
 def table3(grid: GridRecords) -> Table:
@@ -120,7 +120,7 @@ def table3(grid: GridRecords) -> Table:
         cells = (percent_of(found), interval_of(found), papers(percent), beside(grid, found, percent))
         rows.append((what, *cells))
     headers = ("NODE(500), labels", "Here", "95 % interval", "Paper", "Here − paper")
-    return Table(headers, tuple(rows), attack_notes(grid))
+    return Table(headers, tuple(rows), attack_notes(grid, [name]))
 
 
 def figure1_table(grid: GridRecords) -> Table:
@@ -136,24 +136,26 @@ def figure1_table(grid: GridRecords) -> Table:
         cells = [percent_of(spread(grid, name, attacked(attack, eps))) for attack, eps in places]
         failed = sum(row["failed_images"] for row in _rows(grid, name))
         rows.append((grid.first(name).about, percent_of(spread(grid, name)), *cells, count(failed)))
-    return Table(headers, tuple(rows), (*attack_notes(grid), *about_spent_radii(grid)))
+    return Table(headers, tuple(rows), (*attack_notes(grid, names), *about_spent_radii(grid)))
 
 
 def _rows(grid: GridRecords, name: str) -> list[dict]:
     return [row for cell in grid.named(name).values() if cell.run is not None for row in cell.run.robustness]
 
 
-def attack_notes(grid: GridRecords) -> tuple[str, ...]:
-    """Return what is to be known of the attacked numbers."""
-    attacked_images = sorted({row["images"] for name in grid.names("figure1") for row in _rows(grid, name)})
-    of = " or ".join(count(number) for number in attacked_images)
+def attack_notes(grid: GridRecords, names: Sequence[str]) -> tuple[str, ...]:
+    """Return what is to be known of the attacked numbers of some cells: of how many images each is."""
+    cells = {name: sorted({row["images"] for row in _rows(grid, name)}) for name in names}
+    of: dict[str, list[str]] = {}
+    for name, images in cells.items():
+        if images:
+            of.setdefault(joined([count(number) for number in images]), []).append(f"“{grid.first(name).about}”")
+    if not of:
+        return ()
+    most, *fewer = sorted(of, key=lambda images: -len(of[images]))
+    others = "".join(f"; of {joined(of[images])} the first {images}" for images in fewer)
     weak = "The paper's attacks are weak by construction: read these as upper bounds."
-    return (f"Under attack: the first {of} test images, fewer at long horizons. {weak}", *notes(grid)) if of else notes(grid)
-
-
-def notes(grid: GridRecords) -> tuple[str, ...]:
-    """Return what is to be known of all numbers: the scale, the data, and what the intervals are."""
-    return (f"Scale {grid.scale} ({grid.about}); {grid.data}.", about_intervals(grid))
+    return (f"Under attack: the first {most} test images{others}. {weak}",)
 
 
 _SECTIONS: tuple[tuple[str, str, str, Callable[[GridRecords], Table]], ...] = (  # part, what `say` knows it by, title, maker

@@ -1,20 +1,26 @@
-"""What each table says, in two sentences made from its rows; nothing is said of rows that are not there."""
+"""What each table says, in two or three sentences made from its rows; nothing is said of rows that are not there."""
 
 from collections.abc import Callable
 
-from nodestill.report.claims import claims_table
+from nodestill.report.claims import judged_claims
 from nodestill.report.controlled import factors, rates, structure
 from nodestill.report.formats import duration, joined
-from nodestill.report.solved import change_of, epoch_seconds, horizon_names, scorings
+from nodestill.report.judges import Verdict
+from nodestill.report.solved import change_of, epoch_seconds, horizon_names, scorings, sign_of_change
 from nodestill.report.spread import Spread, combined, difference, hits_of, spread
 from nodestill.report.under_attack import attacked, difference_under_attack, measured_radius
 from nodestill.reproduction.grid_records import GridRecords
 
 _NEAR = 2  # where something is left to compare
+_MEANT = {  # by the sign of the change without the equation
+    -1: ": so much of it is the equation's, with these weights",
+    0: ", which is not told from none: nothing of it is shown to be the equation's, with these weights",
+    1: ": the equation costs so much of it, with these weights",
+}
 
 
 def say(grid: GridRecords, table: str) -> tuple[str, ...]:
-    """Return the sentences on a table of a grid, two if its rows are there."""
+    """Return the sentences on a table of a grid, two if its rows are there; of claims three."""
     speakers: dict[str, Callable[[GridRecords], list[str | None]]] = {
         "table1": _table1,
         "table2": _table2,
@@ -119,17 +125,25 @@ def _factors(grid: GridRecords) -> list[str | None]:
     gain, optimiser, taught = (found[name] for name in ("gain", "optimiser", "distillation"))
     first = None
     if gain and optimiser and taught:
-        gives = f"At {rates(grid)[rate]}, the paper's comparison gives {gain.points()} points"
-        first = f"{gives}, of which the optimiser is {optimiser.points()} and distillation {taught.points()}."
-    return [first, _parts(*structure(grid).values())]
+        gives = f"At {rates(grid)[rate]}, the paper's comparison comes to {gain.points()} points"
+        first = f"{gives}: {optimiser.points()} by the optimiser and {taught.points()} by distillation."
+    return [first, _parts(grid.first(grid.best).about, *structure(grid).values())]
 
 
-def _parts(stem: Spread | None, ode: Spread | None, learning: Spread | None) -> str | None:
+def _parts(best: str, stem: Spread | None, ode: Spread | None, learning: Spread | None) -> str | None:
+    """Return what the parts of a cell do, each in words that fit its sign."""
     if stem is None or ode is None:
         return None
-    first = f"Of the best cell's accuracy the stem alone has {stem.points()} points above guessing, the ODE adds {ode.points()}"
-    inside = "" if learning is None else f"; {learning.points()} of these are lost where f keeps its random weights"
-    return f"{first}{inside}."
+    side = "above" if stem.sign > 0 else "below"
+    alone = f"{stem.size()} points {side} guessing" if stem.sign else f"not told from guessing, {stem.points()} points"
+    learned = "" if learning is None else f"; a learned f in place of a random one {_does(learning)}"
+    return f"In the paper's best cell, “{best}”, the stem alone is {alone}; the equation {_does(ode)}{learned}."
+
+
+def _does(found: Spread) -> str:
+    if found.sign == 0:
+        return f"makes no difference that can be told from none, {found.points()}"
+    return f"adds {found.size()}" if found.sign > 0 else f"takes {found.size()} away"
 
 
 def _solvers(grid: GridRecords) -> list[str | None]:
@@ -140,7 +154,7 @@ def _solvers(grid: GridRecords) -> list[str | None]:
     return [
         f"A finer solver moves the accuracy of {grid.first(grid.best).about} by {parts['finer']} points, one of another order "
         f"by {parts['other order']}.",
-        f"Without the equation it moves by {parts['no equation']}: so much of it is the equation's, with these weights.",
+        f"Without the equation it moves by {parts['no equation']}{_MEANT[sign_of_change(changes['no equation'])]}.",
     ]
 
 
@@ -157,10 +171,32 @@ def _horizons(grid: GridRecords) -> list[str | None]:
 
 
 def _claims(grid: GridRecords) -> list[str | None]:
-    verdicts = [row[2] for row in claims_table(grid).rows]
+    judged = judged_claims(grid)
+    verdicts = [found.verdict.value for _, found in judged]
     counts = [f"{verdicts.count(name)} {name}" for name in ("supported", "contradicted", "undecided", "not measured")]
-    against = [row[1].rstrip(".") for row in claims_table(grid).rows if row[2] == "contradicted"]
+    against = [claim.sentence.rstrip(".") for claim, found in judged if found.verdict is Verdict.CONTRADICTED]
     return [
+        _models(grid),
         f"Of {len(verdicts)} claims, {joined(counts)} here.",
         f"Contradicted: {'; '.join(against)}." if against else "None is contradicted.",
     ]
+
+
+def _models(grid: GridRecords) -> str | None:
+    """Return what kind of models the verdicts are about, so that none is taken for one about the paper's own."""
+    names = grid.names("claims")
+    kinds = {
+        "students": [name for name in names if not name.startswith("resnet")],
+        "residual networks": [name for name in names if name.startswith("resnet")],
+    }
+    ours = {kind: [100 * found.mean for name in some if (found := spread(grid, name))] for kind, some in kinds.items()}
+    papers = [percent for some in kinds.values() for name in some if (percent := grid.first(name).paper) is not None]
+    ranges = [f"{kind} of {min(some):.1f} to {max(some):.1f} %" for kind, some in ours.items() if some]
+    if not ranges:
+        return None
+    of = f"The verdicts are about {joined(ranges)} clean accuracy"
+    if any(field == "dataset" for field, _, _ in grid.changes):
+        return f"{of} on {grid.data}: they show that judging works and say nothing of the paper, whose images are others."
+    theirs = f"; the paper's models have {min(papers):.2f} to {max(papers):.2f} %" if papers else ""
+    meant = ". Contradicted means by models like these, not at the paper's scale" if grid.changes else ""
+    return f"{of}{theirs}{meant}."

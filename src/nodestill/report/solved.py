@@ -38,15 +38,26 @@ def _mean(rows: Rows, key: str) -> float:
 
 
 def change_of(rows: Rows) -> str:
-    """Return the mean change of the accuracy in points, with the interval of the images.
+    """Return the mean change of the accuracy in points, with the interval of the images."""
+    low, high = _interval_of_change(rows)
+    return f"{100 * _mean(rows, 'difference'):+z.2f} ({100 * low:+z.2f} to {100 * high:+z.2f})"
+
+
+def sign_of_change(rows: Rows) -> int:
+    """Return 1 or -1 if the interval of the mean change is on one side of zero, else 0."""
+    low, high = _interval_of_change(rows)
+    return 1 if low > 0 else -1 if high < 0 else 0
+
+
+def _interval_of_change(rows: Rows) -> tuple[float, float]:
+    """Return the interval of the images.
 
     Rows, of one model by several seeds, say how many images changed class. No more can have become right or wrong, so the
     interval is rather too wide. It is that of one seed, as all may change on the same images.
     """
     images, change = rows[0]["images"], _mean(rows, "difference")
     changed = sum(1 - row.get("agreement", 0.0) for row in rows) / len(rows)
-    low, high = interval_of_changes(change * images, changed * images, images)
-    return f"{100 * change:+z.2f} ({100 * low:+z.2f} to {100 * high:+z.2f})"
+    return interval_of_changes(change * images, changed * images, images)
 
 
 def _about_images(grid: GridRecords) -> tuple[str, ...]:
@@ -64,9 +75,9 @@ def _about_leaving_out(grid: GridRecords) -> tuple[str, ...]:
     if not found or trained is None:
         return ()
     return (
-        f"Left out of the trained {grid.first(grid.best).about}, the equation takes {-100 * _mean(found, 'difference'):.1f} "
-        "points with it, as stem and head were fitted to what it returns; a stem and a head that were trained without one are "
-        f"{100 * trained.mean:.1f} points behind (“Where the gain comes from”).",
+        f"Leaving the equation out of the trained {grid.first(grid.best).about} moves its accuracy by "
+        f"{100 * _mean(found, 'difference'):+z.1f} points, as stem and head were fitted to what it returns; training a stem "
+        f"and a head without one moves it by {-100 * trained.mean:+z.1f} (“Where the gain comes from”).",
     )
 
 

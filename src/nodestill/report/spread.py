@@ -5,6 +5,7 @@ Student's, by the deviation between seeds pooled over all cells that have severa
 too. Only where nothing was trained twice is it left out. Tables say so.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import hypot
@@ -145,6 +146,12 @@ def reach_of_seeds(records: GridRecords, measured: Measured = clean, confidence:
     return student_quantile(freedom, confidence) * (squares / freedom) ** 0.5 if freedom else 0.0
 
 
+def awaits_seeds(records: GridRecords) -> bool:
+    """Whether models are to be trained by several seeds and none is yet: how far seeds lie apart will be known, and is not."""
+    listed = Counter(cell.name for cell in records.cells)
+    return max(listed.values(), default=0) > 1 and all(len(records.named(name)) < 2 for name in listed)
+
+
 def about_intervals(records: GridRecords) -> str:
     """Return sentences on what intervals are: whether seeds are in them, and which images are compared one by one."""
     pairs = (
@@ -154,10 +161,11 @@ def about_intervals(records: GridRecords) -> str:
     trainings = max((len(records.named(cell.name)) for cell in records.cells), default=0)
     if trainings > 1:
         return (
-            "Percent; mean ± standard deviation where a cell has several seeds. Intervals, 95 %, are of the finite test images "
-            f"and of the seeds together; the latter by the deviation pooled over all cells that have several. {pairs}"
+            "Accuracies are percent; mean ± standard deviation where a cell has several seeds. Intervals, 95 %, are of the "
+            "finite test images and of the seeds together; the latter by the deviation pooled over all cells that have "
+            f"several. {pairs}"
         )
-    return f"Percent. One training each: intervals are of the finite test images, not of other seeds. {pairs}"
+    return f"Accuracies are percent. One training each: intervals are of the finite test images, not of other seeds. {pairs}"
 
 
 def percent_of(found: Spread | None) -> str:

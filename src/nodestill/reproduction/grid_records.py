@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nodestill.experiments.records import RunRecords, read_run
 from nodestill.experiments.store import RunFolder
@@ -26,6 +26,7 @@ class GridCell:
         t1: Its horizon.
         run: Its records, if it is finished.
         solvers: Its `SolverRow`s.
+        diverged: Whether it is a rate that was tried and diverged, or all that were tried for it did: it never will be there.
     """
 
     name: str
@@ -41,6 +42,15 @@ class GridCell:
     t1: float | None
     run: RunRecords | None
     solvers: tuple[dict[str, Any], ...]
+    diverged: bool
+
+
+class Counted(NamedTuple):
+    """How many models of a grid there are of each kind; together they are all."""
+
+    finished: int
+    diverged: int  # nothing else will come
+    left: int
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,12 @@ class GridRecords:
     def names(self, part: str) -> list[str]:
         """Return the names of the cells of a part, in order."""
         return list(dict.fromkeys(cell.name for cell in self.cells if part in cell.parts))
+
+    def counted(self) -> Counted:
+        """Return how many models are finished, diverged and left; cells of one run folder are one model."""
+        models = {cell.folder or (cell.name, cell.seed): (cell.run is not None, cell.diverged) for cell in self.cells}
+        finished, diverged = sum(there for there, _ in models.values()), sum(out for _, out in models.values())
+        return Counted(finished, diverged, len(models) - finished - diverged)
 
     @property
     def best(self) -> str:
@@ -112,5 +128,8 @@ def _grid_cell(root: Path, entry: dict[str, Any]) -> GridCell:
         run = replace(run, robustness=[])  # somebody attacked it, but not as part of the grid
     same = ("name", "about", "seed", "folder", "paper", "compared", "failed", "depth", "temperature", "t1")
     scorings = [] if found is None else found.rows("solvers.jsonl", "name", "images", "accuracy", "difference")
-    solvers = tuple(row for row in scorings if row["images"] == entry["scored_images"])
-    return GridCell(**{key: entry[key] for key in same}, parts=tuple(entry["parts"]), run=run, solvers=solvers)
+    images = 0 if run is None else min(entry["scored_images"], run.evaluation["clean"]["images"])  # as many as there are
+    solvers = tuple(row for row in scorings if row["images"] == images)
+    tried = any(RunFolder(place).has_diverged for place in places) or (entry["folder"] is None and entry["failed"] is not None)
+    same_values = {key: entry[key] for key in same}
+    return GridCell(**same_values, parts=tuple(entry["parts"]), run=run, solvers=solvers, diverged=run is None and tried)
