@@ -194,6 +194,15 @@ def test_one_seed_decides_nothing_as_long_as_others_are_to_come(grid):
     assert {"supported", "contradicted"} <= {row[2] for row in asked_for_one}
 
 
+@pytest.mark.parametrize(("clean", "verdict"), [(0.5, "contradicted"), (0.1, "undecided")])
+def test_a_model_that_has_learned_nothing_decides_nothing_by_itself(clean, verdict, tmp_path):
+    """NODE(500) keeps nothing near 20 % at 20/255, whether it learned something or guesses."""
+    found = claims_table(made_up(tmp_path, {"node500": clean}, 1, part="claims"))
+    ((said, measured),) = [(row[2], row[3]) for row in found.rows if row[1].startswith("NODE(500) keeps")]
+    assert said == verdict
+    assert measured.endswith("; clean, it is not told from guessing") == (verdict == "undecided")
+
+
 def test_evaluations_at_one_tolerance_decide_nothing(grid):
     alone = with_evaluations(grid, 19.0, 19.0)
     found = depth(replace(alone, cells=tuple(replace(cell, solvers=()) for cell in alone.cells)))

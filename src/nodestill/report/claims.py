@@ -19,7 +19,8 @@ from nodestill.report.judges import (
     limited_by_temperature,
 )
 from nodestill.report.robust_judges import TEACHER, mechanism, more_robust, remains, resists
-from nodestill.report.spread import awaits_seeds
+from nodestill.report.select import chance
+from nodestill.report.spread import awaits_seeds, mean_of, spread
 from nodestill.report.tables import Table
 from nodestill.report.under_attack import about_spent_radii
 from nodestill.reproduction.grid_records import GridRecords
@@ -50,11 +51,24 @@ def judged_claims(grid: GridRecords) -> list[tuple[Claim, Judged]]:
 
 
 def _judged(claim: Claim, grid: GridRecords) -> Judged:
-    """Return what the rows say; nothing is decided as long as all of them are of one seed and others are to come."""
+    """Return what the rows say; nothing is decided by too little.
+
+    That is one seed where others are to come, or one cell alone that has learned nothing that can be told from guessing.
+    """
     found = claim.judge(grid)
-    if found.verdict is Verdict.MISSING or not awaits_seeds(grid):
+    if found.verdict is Verdict.MISSING:
         return found
-    return replace(found, verdict=Verdict.UNDECIDED, measured=f"{found.measured}; of one seed, others are to come")
+    alone = {name for name, _ in found.rows}
+    if awaits_seeds(grid):
+        return replace(found, verdict=Verdict.UNDECIDED, measured=f"{found.measured}; of one seed, others are to come")
+    if len(alone) == 1 and not _has_learned(grid, *alone):
+        return replace(found, verdict=Verdict.UNDECIDED, measured=f"{found.measured}; clean, it is not told from guessing")
+    return found
+
+
+def _has_learned(grid: GridRecords, name: str) -> bool:
+    found = spread(grid, name)
+    return found is not None and found.low > (mean_of(grid.named(name), chance) or 0.0)
 
 
 def claims_table(grid: GridRecords) -> Table:
