@@ -13,7 +13,10 @@ import torch
 
 import fake_runs
 from cli_runs import launched
+from fake_grids import begin
 from nodestill.cli import main
+from nodestill.cli.reproducing import _require_nothing
+from nodestill.errors import TrainingError
 from nodestill.reproduction import asked_reproduction
 from nodestill.reproduction.reproduce import write_listing
 from nodestill.reproduction.schedule import standing
@@ -151,6 +154,13 @@ def test_the_report_of_a_grid_is_written_again_by_its_name(tmp_path, capsys):
         main(["report", "reproduce-svhn-smoke", "--store", str(tmp_path)])
     assert "It holds: reproduce-cifar10-smoke." in capsys.readouterr().err
     assert left.value.code != 0
+
+
+def test_one_model_that_failed_is_no_plural(tmp_path):
+    what, known = begin(tmp_path)
+    now = standing(what.cells(), known, what.scale)
+    with pytest.raises(TrainingError, match=r"^1 model failed, with 2 waiting for what failed; .* First: .*: it was to fail"):
+        _require_nothing(now, {next(iter(now.left)): "it was to fail"})
 
 
 def test_rows_of_a_fresh_clone_are_taken_over_and_named(tmp_path, capsys):

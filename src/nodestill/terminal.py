@@ -196,7 +196,7 @@ def _of_the_words(error: Any) -> str:
         name = error.argument.name
         what = f"{error.keyword} needs a value" if error.keyword else f"`{command}` needs {name.removeprefix('--').upper()}"
         described = error.app.assemble_argument_collection(parse_docstring=True)
-        return f"{what}: {next(one.parameter.help for one in described if one.name == name)}"
+        return f"{what}: {next((one.parameter.help for one in described if one.name == name), 'see --help')}"
     if isinstance(error, UnusedCliTokensError) and error.target is not None:
         return _too_many(command, error.target, error.unused_tokens or [])
     return str(error)

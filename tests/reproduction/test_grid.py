@@ -58,8 +58,8 @@ def test_node_500_is_of_cifar_alone():
     ("part", "dataset", "scale", "seeds", "said"),
     [
         ("table9", "cifar10", "cpu", 1, "What to reproduce cannot be 'table9'. Did you mean"),
-        ("all", "digits", "cpu", 1, "--dataset must be cifar10 or svhn, the paper's, got digits. Digits: --scale smoke"),
-        ("all", "cifar", "cpu", 1, "--dataset cannot be 'cifar'. Did you mean 'cifar10'"),
+        ("all", "digits", "cpu", 1, "--dataset must be cifar10 or svhn, the paper's, got 'digits'. Digits: --scale smoke"),
+        ("all", "cifar", "cpu", 1, "--dataset must be cifar10 or svhn, the paper's, got 'cifar'"),
         ("all", "cifar10", "tiny", 1, "--scale cannot be 'tiny'"),
         ("all", "cifar10", "cpu", 0, "--seeds must be at least 1, got 0. Leave it out for 3"),
     ],

@@ -99,7 +99,7 @@ def how_far(grid: GridRecords) -> str:
     found, about = grid.counted(), "about " if any(cell.folder is None for cell in grid.cells) else ""
     said = [f"Of {about}{sum(found)} models: {found.finished} finished, {found.diverged} diverged, {found.left} left."]
     if found.diverged:
-        said.append("What diverged is a rate that was tried; it is not tried again.")
+        said.append("What diverged is a rate that was tried, or a model for which every rate did; it is not tried again.")
     if found.left:
         said.append("**Not finished: what is left is a dash.**")
     return " ".join(said)

@@ -9,6 +9,7 @@ import signal
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 from nodestill.data import Dataset
@@ -115,7 +116,8 @@ def _connect(ray: Any, cores: int) -> None:
         reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(f"Ray cannot be started or reached: {reason}. Set RAY_ADDRESS, or use --engine local.") from None
     finally:
-        signal.signal(signal.SIGTERM, terminated)
+        if current_thread() is main_thread() and terminated is not None:
+            signal.signal(signal.SIGTERM, terminated)
 
 
 @cache

@@ -73,9 +73,9 @@ def _as_works(waiting: Sequence[Cell], asked: Asked, known: Known) -> dict[Key, 
 def _longest_chain(cells: Sequence[Cell], known: Known, seconds: Mapping[str, Seconds], later: Mapping[Key, Seconds]) -> float:
     """Return the seconds until the last model is done if all that are ready are worked on at once."""
     trained: dict[Key, float] = {}
-    longest, known = 0.0, known.at_once()
+    longest, by_now = 0.0, known.at_once()
     for cell in with_needs(cells):  # what is needed comes first
-        key, member = (cell.name, cell.seed), known.member(cell)
+        key, member = (cell.name, cell.seed), by_now.member(cell)
         own = later.get(key) if member is None else seconds.get(member.folder)
         ready = max((trained[needed.name, needed.seed] for needed in cell.needs), default=0.0)
         trained[key] = ready + own.training if own and own.training else 0.0  # what is trained waits for nobody
@@ -142,13 +142,13 @@ class LeftModel(NamedTuple):
 
 def left_models(plan: Plan, asked: Asked, known: Known) -> list[LeftModel]:
     """Return every model that is left, those that are to be trained first."""
-    now, known = plan.standing, known.at_once()
+    now, by_now = plan.standing, known.at_once()
     found: dict[str, LeftModel] = {}
     for cell in with_needs(asked.cells()):
-        member = known.member(cell)
+        member = by_now.member(cell)
         if member is not None and member.folder in now.left:
             name = member.folder
-            found.setdefault(name, LeftModel(cell.about, cell.seed, _lacks(now.left[name], plan, known), name))
+            found.setdefault(name, LeftModel(cell.about, cell.seed, _lacks(now.left[name], plan, by_now), name))
     waiting = [LeftModel(cell.about, cell.seed, "training", None) for cell in now.waiting]
     trained = [each for name, each in found.items() if name not in plan.scored_only]
     return [*trained, *waiting, *(each for name, each in found.items() if name in plan.scored_only)]
