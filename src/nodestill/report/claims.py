@@ -89,7 +89,7 @@ def _in_short(rows: Sequence[Row]) -> str:
     """Return the first few cells of rows, and how many models there are in all."""
     names = list(dict.fromkeys(name for name, _ in rows))
     more = f", … ({len(names) - _FEW} more)" if len(names) > _FEW + 1 else ""
-    return f"{', '.join(names[:_FEW] if more else names)}{more} (trainings: {len(rows)})" if rows else NOTHING
+    return f"{', '.join(names[:_FEW] if more else names)}{more}; trainings: {len(rows)}" if rows else NOTHING
 
 
 def evidence_table(grid: GridRecords) -> Table:
