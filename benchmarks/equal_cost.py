@@ -1,9 +1,25 @@
 """What do distillation and the equations bring at equal arithmetic? A table of the rows of time_to_accuracy.py."""
 
 import statistics
+from pathlib import Path
 
 from nodestill.intervals import weighted_interval
+from record import account
 from rows import markdown
+
+
+def with_command(rows: list[dict], folder: Path) -> list[dict]:
+    """Return the rows, and that of the experiment in a folder as the distilled student, if none of its seed was trained here.
+
+    It is the same recipe at the same arithmetic; its minutes are those of the whole command, with scoring.
+    """
+    found = account(folder)
+    if any(row["contender"] == "distilled" and row["seed"] == found["seed"] for row in rows):
+        return rows
+    clean = {key: found["clean"][key] for key in ("images", "accuracy")}
+    spent = {"flop": found["flop"], "seconds": 60 * found["minutes"]}
+    ends = {"epochs": found["epochs"], "epoch": found["epochs"]}
+    return [{"contender": "distilled", "seed": found["seed"], **ends, **spent, **clean}, *rows]
 
 
 def table(rows: list[dict]) -> str:

@@ -66,6 +66,7 @@ def account(folder: Path) -> dict:
     return {
         "recipe": folder.name,
         "seed": listed["recipe"]["seed"],
+        "epochs": len(student["training"]),
         "clean": student["evaluation"]["clean"],
         "teacher": teacher["evaluation"]["clean"]["accuracy"],
         "minutes": sum(row["seconds"] for row in read(folder / "commands.jsonl")) / 60,

@@ -4,9 +4,9 @@
     python benchmarks/time_to_accuracy.py                                         only the table and the figure
 
 Every contender may spend the arithmetic of cifar10-faster, teacher included, on a whole schedule of its own, with that
-recipe's settings: "distilled" is the recipe; "labels alone" needs no teacher; "without equations" has t1 = 0, so that its
-transitions are all that learns, and "discrete twin" residual blocks of the same cost, each with its own weights, both
-distilled. "torchdiffeq" solves the same equations with torchdiffeq's midpoint steps under bfloat16 autocast, f as it is usually
+recipe's settings: "distilled" is the recipe, and until it is trained here what `nodestill run cifar10-faster` left in results/
+stands for it; "labels alone" needs no teacher; "without equations" has t1 = 0, so that its transitions are all that learns, and
+"discrete twin" residual blocks of the same cost, each with its own weights, both distilled. "torchdiffeq" solves the same equations with torchdiffeq's midpoint steps under bfloat16 autocast, f as it is usually
 written (time concatenated), and "discrete net" is that of airbench94; both on labels alone. After each epoch 2,000 test images
 are scored in float32, after the last one all of them; this takes no part in the time and chooses nothing. FLOP are counted as 2
 per multiply-accumulate, a backward pass as two forward passes. Minutes say little on a machine that is shared: after each epoch
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from arithmetic import macs_by_epoch, macs_of
 from contenders import AsUsual, ByRival
 from discrete_net import discrete_net
-from equal_cost import table
+from equal_cost import table, with_command
 from nodestill.data import Dataset, ImageSet, Split, channel_statistics, load_image_set
 from nodestill.experiments import recipe_named
 from nodestill.experiments.environment import environment
@@ -50,6 +50,7 @@ from nodestill.training import (
     train,
 )
 from nodestill.training.memory import keep_freed_memory
+from record import RESULTS as EXPERIMENTS
 from record import convolution_rate
 from rows import keep, read, run_script
 from time_to_accuracy_figure import draw
@@ -237,7 +238,7 @@ def main() -> None:
         if options.data is None:
             parser.error("--data is needed to measure")
         measure(options.contender, recipe_named("cifar10-faster"), options.data, options.seed)
-    rows = read(RESULTS)
+    rows = with_command(read(RESULTS), EXPERIMENTS / "cifar10-faster")
     print(table(rows))
     draw(rows, FIGURE)
 
