@@ -6,11 +6,12 @@
 Every contender may spend the arithmetic of cifar10-faster, teacher included, on a whole schedule of its own, with that
 recipe's settings: "distilled" is the recipe, and until it is trained here what `nodestill run cifar10-faster` left in results/
 stands for it; "labels alone" needs no teacher; "without equations" has t1 = 0, so that its transitions are all that learns, and
-"discrete twin" residual blocks of the same cost, each with its own weights, both distilled. "torchdiffeq" solves the same equations with torchdiffeq's midpoint steps under bfloat16 autocast, f as it is usually
-written (time concatenated), and "discrete net" is that of airbench94; both on labels alone. After each epoch 2,000 test images
-are scored in float32, after the last one all of them; this takes no part in the time and chooses nothing. FLOP are counted as 2
-per multiply-accumulate, a backward pass as two forward passes. Minutes say little on a machine that is shared: after each epoch
-the rate of bare convolutions is measured too (as `record.py --rate` does), and stands beside them.
+"discrete twin" residual blocks of the same cost, each with its own weights, both distilled. "torchdiffeq" solves the same
+equations with torchdiffeq's midpoint steps under bfloat16 autocast, f as it is usually written (time concatenated), and
+"discrete net" is that of airbench94; both on labels alone. After each epoch 2,000 test images are scored in float32, after the
+last one all of them; this takes no part in the time and chooses nothing. FLOP are counted as 2 per multiply-accumulate, a
+backward pass as two forward passes. Minutes say little on a machine that is shared: after each epoch the rate of bare
+convolutions is measured too (as `record.py --rate` does), and stands beside them.
 """
 
 import argparse
