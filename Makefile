@@ -17,7 +17,7 @@ demo: install
 	$(BIN)/nodestill demo
 
 test: install
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
 
 lint: install
 	$(BIN)/ruff check src tests benchmarks
