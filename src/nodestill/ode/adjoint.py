@@ -152,7 +152,8 @@ class _ParameterIntegral:
         kept += take_step(self.backwards.field, tableau, taken.t, taken.h, taken.y, slope, keep=True).kept
         for i, evaluation in enumerate(kept):
             y, a = (part.contiguous() for part in evaluation.y.detach().chunk(2, 1))
-            _, (again,) = evaluate(self.field, taken.t + float(tableau.c[i]) * taken.h, y, True)
+            t = taken.t + float(tableau.c[i]) * taken.h
+            _, (again,) = evaluate(self.field, t, y, True, tableau.share_to_compensate(i))
             weight = like_state(-taken.h * float(tableau.b[i]), a)
             _, *new = pull_back_slope(again, a * weight, self.wanted)
             self.gradients = [add(total, part) for total, part in zip(self.gradients, new, strict=True)]

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Float64, Shaped
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from nodestill.errors import InputError
+from nodestill.ode.rounding import compensated_weights
 from nodestill.ode.tableaus import Tableau, column, weights
 from nodestill.precision import Precision
 
@@ -29,12 +31,16 @@ class Field(NamedTuple):
     precision: Precision
     compiled: bool = False  # whether steps that keep nothing run as compiled graphs
 
-    def __call__(self, t: PerImage, y: State) -> Tensor:
+    def __call__(self, t: PerImage, y: State, compensates: float | None = None) -> Tensor:
+        """Evaluate f; in bfloat16, a stage that `compensates` with a share of the step takes weights of its own."""
         low, share = self.precision is Precision.BFLOAT16, not torch.is_grad_enabled()
         time = like_state(t, y)
         before = _versions(time, y)
         with torch.autocast(y.device.type, torch.bfloat16, enabled=low, cache_enabled=share):
-            slope = self.dynamics(time, y)
+            if low and compensates is not None:
+                slope = functional_call(self.dynamics, compensated_weights(self.dynamics, compensates), (time, y))
+            else:
+                slope = self.dynamics(time, y)
         if _versions(time, y) != before:
             raise InputError(
                 "f changed its t or y in place, which are the solver's and the caller's own; expected them left alone. Take "
@@ -152,14 +158,16 @@ def like_state(value: Shaped[Tensor, " batch"], y: State) -> Tensor:
     return value.to(y.dtype).reshape(-1, *[1] * (y.dim() - 1))
 
 
-def evaluate(field: Field, t: PerImage, y: State, keep: bool) -> tuple[Tensor, tuple[Kept, ...]]:
+def evaluate(
+    field: Field, t: PerImage, y: State, keep: bool, compensates: float | None = None
+) -> tuple[Tensor, tuple[Kept, ...]]:
     """Evaluate f; with `keep`, also keep what its derivative needs."""
     if not keep:
-        return field(t, y), ()
+        return field(t, y, compensates), ()
     leaf = y.detach().requires_grad_()
     with torch.enable_grad():
         try:
-            slope = field(t, leaf)
+            slope = field(t, leaf, compensates)
         except RuntimeError as error:
             if "leaf Variable that requires grad" in str(error):
                 field(t, leaf.clone())  # torch refuses a write into a leaf, into this a write is counted
@@ -180,7 +188,7 @@ def take_step(field: Field, tableau: Tableau, t: PerImage, h: PerImage, y: State
     size, kept, y_next = like_state(h, y), (), y
     for i in range(1, tableau.stages):
         y_next = advance(y, slopes, tableau.a[i], size)
-        slope, new = evaluate(field, t + float(tableau.c[i]) * h, y_next, keep)
+        slope, new = evaluate(field, t + float(tableau.c[i]) * h, y_next, keep, tableau.share_to_compensate(i))
         slopes.put(i, slope)
         kept += new
     if not tableau.reuses_last:

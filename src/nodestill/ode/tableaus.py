@@ -24,6 +24,8 @@ class Tableau:
         a: Row i holds the weights of the stages before i.
         b: Weights of the solution, one per stage.
         error: Weights of the error estimate, one per stage; empty without an embedded method.
+        compensating: The stage that undoes the rounding of f's weights (see `rounding`); None where none is fit. Not the first,
+            which belongs to two steps; one that the error estimate sees little of, and then of small weight.
     """
 
     order: int
@@ -31,6 +33,7 @@ class Tableau:
     a: tuple[tuple[F, ...], ...]
     b: tuple[F, ...]
     error: tuple[F, ...] = ()
+    compensating: int | None = None
 
     @property
     def stages(self) -> int:
@@ -46,6 +49,10 @@ class Tableau:
     def solution_stages(self) -> int:
         """Number of stages that the solution needs; a step without error estimate evaluates no more."""
         return self.stages - 1 if self.reuses_last else self.stages
+
+    def share_to_compensate(self, stage: int) -> float | None:
+        """Return the weight in the step of a stage that undoes the rounding of f's weights; None for any other stage."""
+        return float(self.b[stage]) if stage == self.compensating else None
 
     @property
     def without_error(self) -> "Tableau":
@@ -82,6 +89,7 @@ RK4 = Tableau(
     c=(F(0), F(1, 2), F(1, 2), F(1)),
     a=((), (F(1, 2),), (F(0), F(1, 2)), (F(0), F(0), F(1))),
     b=(F(1, 6), F(1, 3), F(1, 3), F(1, 6)),
+    compensating=3,
 )
 
 # Dormand and Prince 1980, "A family of embedded Runge-Kutta formulae", J. Comp. Appl. Math. 6(1), table 2: RK5(4)7M.
@@ -109,6 +117,7 @@ DOPRI5 = Tableau(
     ),
     b=_DOPRI5_B,
     error=tuple(b - b_hat for b, b_hat in zip(_DOPRI5_B, _DOPRI5_B_HAT, strict=True)),
+    compensating=2,
 )
 
 # Tsitouras 2011, "Runge-Kutta pairs of order 5(4) satisfying only the first column simplifying assumption", Comput. Math.
@@ -150,6 +159,7 @@ TSIT5 = Tableau(
         F("0.458082105929187"),
         F(-1, 66),
     ),
+    compensating=2,
 )
 
 # Bogacki and Shampine 1989, "A 3(2) pair of Runge-Kutta formulas", Appl. Math. Lett. 2(4), eq. 5.
@@ -159,6 +169,7 @@ BOSH3 = Tableau(
     a=((), (F(1, 2),), (F(0), F(3, 4)), (F(2, 9), F(1, 3), F(4, 9))),
     b=(F(2, 9), F(1, 3), F(4, 9), F(0)),
     error=(F(2, 9) - F(7, 24), F(1, 3) - F(1, 4), F(4, 9) - F(1, 3), F(-1, 8)),
+    compensating=1,
 )
 
 # Heun 1900 with Euler embedded; Hairer, Norsett, Wanner 1993, section II.4. The evaluation at the end of a step, which the
