@@ -158,8 +158,11 @@ def measure(options: argparse.Namespace) -> list[dict]:
         name = f"bare convolutions, {str(precision)[6:]}"
         contenders[name], rows[name] = bare_convolutions(f, precision), {"calls": _BARE_CALLS, "calls_per_image": _BARE_CALLS}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    with torch.no_grad():  # `qualities` has made training steps, and no forward pass alone
+        for contender in contenders.values():
+            contender(f, y0)
     started = time.perf_counter()
-    for done in range(options.rounds):  # `qualities` has warmed them up
+    for done in range(options.rounds):
         if done >= 3 and time.perf_counter() - started > 60 * options.minutes:
             break
         for name, contender in contenders.items():

@@ -1,4 +1,4 @@
-"""How one stage of a step undoes what bfloat16 makes of f's weights.
+"""How one stage of a step undoes what bfloat16 makes of the weights of f.
 
 Where f computes in bfloat16, the rounding of its weights is most of the rounding error of a solve: unlike that of the states it
 is the same in every evaluation, so nothing averages it out. To first order in h a step sees the mean of the weights that
@@ -6,35 +6,67 @@ its stages used, weighted by b. So one stage, of weight beta, takes weights that
 
     w_other = bf16(w),    w_this = bf16(w - (1 - beta) / beta * (w_other - w))
 
-The mean is then off by beta of one rounding, for no further evaluation. Which stage it is, the tableau says. The idea is
-that of compensated summation (Kahan 1965): what one term lost, another one is given.
+The mean is then off by at most beta of one rounding of the moved weight, for no further evaluation. Which stage it is, the
+tableau says. The idea is that of compensated summation (Kahan 1965): what one term lost, another one is given.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+_WITH_WEIGHTS = {
+    F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d,
+}  # fmt: skip
 
 
-def compensated_weights(dynamics: nn.Module, share: float) -> dict[str, Tensor]:
-    """Return the float32 weights of f's convolutions and linear layers as they are to be before autocast rounds them.
+class CompensatingStage(TorchFunctionMode):
+    """In this block convolutions and linear layers under autocast to bfloat16 have moved weights and biases.
 
-    Other parameters stay as they are. A layer that f shields from autocast has, in this one stage, weights that are off by
-    (1 - beta) / beta roundings.
+    They are moved where autocast would round them, in the call itself: no module is written to, a weight that f computes is
+    moved like a parameter, and a layer outside of autocast is left alone. Gradients are those of the weights as they are.
 
     Args:
-        dynamics: f.
-        share: beta, the weight of the stage in the step, in (0, 1].
-
-    Returns:
-        Tensors by the names of parameters of `dynamics`; their gradient is that of the parameter.
+        share: beta, the weight of the stage in the step, in (0, 1).
     """
-    layers = [layer for layer in dynamics.modules() if isinstance(layer, _ConvNd | nn.Linear)]
-    rounded = {id(value) for layer in layers for value in layer.parameters(recurse=False) if value.dtype == torch.float32}
-    factor = (1 - share) / share
-    return {name: _moved(value, factor) for name, value in dynamics.named_parameters() if id(value) in rounded}
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.factor = (1 - share) / share
+
+    def __torch_function__(
+        self, function: Callable, types: Sequence[type], arguments: tuple = (), options: dict[str, Any] | None = None
+    ) -> Any:
+        """Call a function of PyTorch, with moved weights if it is one that autocast rounds them for."""
+        arguments, options = list(arguments), dict(options or {})
+        if function in _WITH_WEIGHTS and _rounds(arguments[0] if arguments else options["input"]):
+            for place, name in ((1, "weight"), (2, "bias")):
+                if name in options:
+                    options[name] = self._moved(options[name])
+                elif place < len(arguments):
+                    arguments[place] = self._moved(arguments[place])
+        return function(*arguments, **options)
+
+    def _moved(self, weight: Tensor | None) -> Tensor | None:
+        if weight is None or weight.dtype != torch.float32:
+            return weight
+        plain = weight.detach()
+        return weight + (rounded(plain) - plain).mul_(-self.factor)
 
 
-def _moved(weight: Tensor, factor: float) -> Tensor:
-    with torch.no_grad():
-        against = (weight.to(torch.bfloat16).float() - weight).mul_(-factor)
-    return weight + against
+def _rounds(x: Tensor) -> bool:
+    kind = x.device.type
+    return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) is torch.bfloat16
+
+
+def rounded(weight: Tensor) -> Tensor:
+    """Return float32 numbers rounded to those of bfloat16, ties to even.
+
+    By their bits: compilers take a conversion to bfloat16 and back for nothing, and leave it out.
+    """
+    bits = weight.view(torch.int32)
+    odd = (bits >> 16) & 1
+    return ((bits + (odd + 0x7FFF)) & -0x10000).view(torch.float32)

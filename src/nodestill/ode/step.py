@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Float64, Shaped
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from nodestill.errors import InputError
-from nodestill.ode.rounding import compensated_weights
+from nodestill.ode.rounding import CompensatingStage
 from nodestill.ode.tableaus import Tableau, column, weights
 from nodestill.precision import Precision
 
@@ -31,14 +30,15 @@ class Field(NamedTuple):
     precision: Precision
     compiled: bool = False  # whether steps that keep nothing run as compiled graphs
 
-    def __call__(self, t: PerImage, y: State, compensates: float | None = None) -> Tensor:
-        """Evaluate f; in bfloat16, a stage that `compensates` with a share of the step takes weights of its own."""
-        low, share = self.precision is Precision.BFLOAT16, not torch.is_grad_enabled()
+    def __call__(self, t: PerImage, y: State, share: float | None = None) -> Tensor:
+        """Evaluate f; in bfloat16, a stage that has a `share` of its step to compensate has weights of its own."""
+        low, cached = self.precision is Precision.BFLOAT16, not torch.is_grad_enabled()
         time = like_state(t, y)
         before = _versions(time, y)
-        with torch.autocast(y.device.type, torch.bfloat16, enabled=low, cache_enabled=share):
-            if low and compensates is not None:
-                slope = functional_call(self.dynamics, compensated_weights(self.dynamics, compensates), (time, y))
+        with torch.autocast(y.device.type, torch.bfloat16, enabled=low, cache_enabled=cached):
+            if low and share is not None:
+                with CompensatingStage(share):
+                    slope = self.dynamics(time, y)
             else:
                 slope = self.dynamics(time, y)
         if _versions(time, y) != before:
@@ -158,16 +158,14 @@ def like_state(value: Shaped[Tensor, " batch"], y: State) -> Tensor:
     return value.to(y.dtype).reshape(-1, *[1] * (y.dim() - 1))
 
 
-def evaluate(
-    field: Field, t: PerImage, y: State, keep: bool, compensates: float | None = None
-) -> tuple[Tensor, tuple[Kept, ...]]:
+def evaluate(field: Field, t: PerImage, y: State, keep: bool, share: float | None = None) -> tuple[Tensor, tuple[Kept, ...]]:
     """Evaluate f; with `keep`, also keep what its derivative needs."""
     if not keep:
-        return field(t, y, compensates), ()
+        return field(t, y, share), ()
     leaf = y.detach().requires_grad_()
     with torch.enable_grad():
         try:
-            slope = field(t, leaf, compensates)
+            slope = field(t, leaf, share)
         except RuntimeError as error:
             if "leaf Variable that requires grad" in str(error):
                 field(t, leaf.clone())  # torch refuses a write into a leaf, into this a write is counted
