@@ -145,6 +145,18 @@ def test_steps_compiled_by_the_real_compiler():
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # PyTorch's own
+def test_the_real_compiler_leaves_roundings_in():
+    """It takes a conversion to bfloat16 and back for nothing, and would then undo a rounding that is still there."""
+    f, y0 = subject(Norm.GROUP)
+    full = Solver(Method.BOSH3, first_step=0.25)
+    low = replace(full, precision=Precision.BFLOAT16)
+    with torch.no_grad():
+        exact, eager, quick = (solve(f, y0, 0.0, 1.0, s).y1 for s in (full, low, replace(low, compiled=True)))
+    assert 0 < float((quick - exact).norm()) <= 1.2 * float((eager - exact).norm())
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the compiler's own, at a gap
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize("solver", [Solver(rtol=1e-4, atol=1e-4), Solver(Method.REVERSIBLE, steps=4)])

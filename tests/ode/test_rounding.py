@@ -13,8 +13,8 @@ from nodestill.ode.rounding import CompensatingStage, rounded
 from nodestill.precision import Precision
 
 COMPENSATED = {Method.DOPRI5: 2, Method.TSIT5: 2, Method.BOSH3: 1, Method.RK4: 3}
-SHRINKS = {Method.DOPRI5: 0.8, Method.TSIT5: 1.0, Method.BOSH3: 0.7, Method.RK4: 0.8}  # tsit5's large weights of both signs
-# magnify what is rounded elsewhere
+# Large weights of both signs, tsit5's, magnify what is rounded elsewhere.
+SHRINKS = {Method.DOPRI5: 0.8, Method.TSIT5: 1.0, Method.BOSH3: 0.7, Method.RK4: 0.8}
 
 
 class Constant(nn.Module):

@@ -5,7 +5,7 @@ slope once. The derivative of a step is written out (the transposed tableau); au
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from fractions import Fraction
 from functools import lru_cache, wraps
 from typing import Any, NamedTuple
@@ -32,15 +32,9 @@ class Field(NamedTuple):
 
     def __call__(self, t: PerImage, y: State, share: float | None = None) -> Tensor:
         """Evaluate f; in bfloat16, a stage that has a `share` of its step to compensate has weights of its own."""
-        low, cached = self.precision is Precision.BFLOAT16, not torch.is_grad_enabled()
         time = like_state(t, y)
         before = _versions(time, y)
-        with torch.autocast(y.device.type, torch.bfloat16, enabled=low, cache_enabled=cached):
-            if low and share is not None:
-                with CompensatingStage(share):
-                    slope = self.dynamics(time, y)
-            else:
-                slope = self.dynamics(time, y)
+        slope = self._slope(time, y, share)
         if _versions(time, y) != before:
             raise InputError(
                 "f changed its t or y in place, which are the solver's and the caller's own; expected them left alone. Take "
@@ -54,6 +48,12 @@ class Field(NamedTuple):
                 "as the state; f is called as f(t, y), with as many elements of the batch as are still on their way."
             )
         return slope
+
+    def _slope(self, t: Tensor, y: State, share: float | None) -> Any:
+        low, cached = self.precision is Precision.BFLOAT16, not torch.is_grad_enabled()
+        stage = nullcontext() if share is None or not low else CompensatingStage(share)
+        with torch.autocast(y.device.type, torch.bfloat16, enabled=low, cache_enabled=cached), stage:
+            return self.dynamics(t, y)
 
 
 def _versions(*tensors: Tensor) -> list[int]:

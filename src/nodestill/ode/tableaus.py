@@ -25,7 +25,8 @@ class Tableau:
         b: Weights of the solution, one per stage.
         error: Weights of the error estimate, one per stage; empty without an embedded method.
         compensating: The stage that undoes the rounding of f's weights (see `rounding`); None where none is fit. Not the first,
-            which belongs to two steps; one that the error estimate sees little of, and then of small weight.
+            which may belong to two steps. The error estimate gains e_i / b_i of what rounding all weights changes: 0.01 with
+            dopri5, 0.02 with tsit5, 0.25 with bosh3; in an Euler step it would be all of it.
     """
 
     order: int

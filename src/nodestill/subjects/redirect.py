@@ -10,7 +10,8 @@ options `step_size`, `first_step` and `max_num_steps` are those of each call. Wh
   made a little smaller instead of the last one alone.
 - An image whose solve fails gets the state NaN, and nothing is raised. Without `max_num_steps` the limit is 10,000 steps.
 - The arguments of the adjoint solve and the callbacks of f are not heeded; our adjoint has the tolerances of the solve.
-- A state in half precision is carried in float32; f still sees its own dtype. An autocast to bfloat16 goes on inside f.
+- A state in half precision is carried in float32; f still sees its own dtype. An autocast to bfloat16 goes on inside f,
+  and one stage of each step undoes the rounding of weights (`ode/rounding.py`).
 """
 
 import sys
