@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from nodestill.first_derivative import first_derivative_only
 from nodestill.ode.progress import Problem, Progress, Sizes
-from nodestill.ode.scope import asked_for, check_scope, frozen_weights, named, refuse_images
-from nodestill.ode.solver import failures
+from nodestill.ode.scope import asked_for, check_scope, frozen_weights, refuse_images
+from nodestill.ode.solver import failures, named
 from nodestill.ode.step import Field, Kept, add, evaluate, like_state, pull_back_slope, take_step, without_autocast
 from nodestill.ode.trace import Taken, placed
 from nodestill.ode.travel import travel

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from nodestill.first_derivative import first_derivative_only
 from nodestill.ode.progress import Problem, Progress, Sizes, marked, nowhere
-from nodestill.ode.scope import asked_for, check_scope, frozen_weights, named, refuse_images
-from nodestill.ode.solver import Status, failures
+from nodestill.ode.scope import asked_for, check_scope, frozen_weights, refuse_images
+from nodestill.ode.solver import Status, failures, named
 from nodestill.ode.step import (
     Field,
     Kept,

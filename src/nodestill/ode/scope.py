@@ -92,12 +92,6 @@ def check_leaves(parameters: Sequence[Tensor], kept: Kept) -> None:
         pending += [parent for parent, _ in node.next_functions]
 
 
-def named(images: Tensor, batch: int) -> str:
-    """Return how many images of a batch are meant, and the positions of the first of them."""
-    positions = ", ".join(map(str, images[:5].tolist())) + (", ..." if len(images) > 5 else "")
-    return f"{len(images)} of {batch} images (at positions {positions})"
-
-
 def refuse_images(problem: Problem, message: str) -> None:
     """Raise for images that cannot be gone back with, or log them if the solve was asked not to raise.
 

@@ -176,7 +176,7 @@ class Solution(NamedTuple):
             given: Whether the steps were given, as by a replay, not chosen.
 
         Raises:
-            SolveError: If an image did not; says how many, why, and what to do, for each reason.
+            SolveError: If an image did not; says how many, which, why, and what to do, for each reason.
         """
         failed = failures(self.status)
         if not bool(failed.any()):
@@ -186,14 +186,20 @@ class Solution(NamedTuple):
         reasons = [(f"{n} of them: " if len(said) > 1 else "") + reason.format(solver=solver) for n, reason in said]
         reached = float(self.steps.sizes.sum(0)[failed].min())
         raise SolveError(
-            f"Solve stopped {reached:.3g} after its start (t1 = {t1:g}) for {int(failed.sum())} of {failed.numel()} "
-            f"images: {' '.join(reasons)}"
+            f"Solve stopped {reached:.3g} after its start (t1 = {t1:g}) for "
+            f"{named(torch.nonzero(failed)[:, 0], len(failed))}: {' '.join(reasons)}"
         )
 
 
 def failures(status: Int[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
     """Return which images did not arrive."""
     return status.ne(int(Status.DONE))  # as a number: torch.compile takes "tensor != enumeration" for a constant
+
+
+def named(images: Tensor, batch: int) -> str:
+    """Return how many images of a batch are meant, and the positions of the first of them."""
+    positions = ", ".join(map(str, images[:5].tolist())) + (", ..." if len(images) > 5 else "")
+    return f"{len(images)} of {batch} images (at positions {positions})"
 
 
 _REASONS = {
