@@ -7,8 +7,12 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the package does, but before torch is imported here
 
+import hypothesis
 import pytest
 import torch
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no wrong answer
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

@@ -49,7 +49,7 @@ def test_an_image_is_attacked_alone_as_in_any_batch(name, generator):
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     pixels=hnp.arrays("float32", (2, 3, 2, 2), elements=st.floats(0, 1, width=32)),
     eps_255=st.integers(0, 255),

@@ -99,7 +99,7 @@ def test_zero_radius_returns_the_input(name, steps):
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     pixels=hnp.arrays("float32", (2, 3, 2, 2), elements=st.floats(0, 1, width=32)),
     eps_255=st.integers(0, 255),

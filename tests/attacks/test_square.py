@@ -175,7 +175,7 @@ def test_other_seeds_keys_and_radii_give_other_squares():
         assert abs(float(torch.corrcoef(torch.stack([first, other]))[0, 1])) < 0.2
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     pixels=hnp.arrays("float32", (2, 3, 2, 4), elements=st.floats(0, 1, width=32)),
     eps_255=st.integers(0, 255),

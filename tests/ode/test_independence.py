@@ -104,7 +104,7 @@ def test_shared_steps_cost_and_err_as_in_torchdiffeq():
     assert float((ours.y1 - exact).abs().max()) < 3 * float((theirs - exact).abs().max())
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(order=st.permutations(range(5)), shared=st.booleans())
 def test_order_of_the_batch_does_not_matter(order, shared):
     f, y0 = Net(), spread(5)

@@ -205,7 +205,7 @@ def test_two_halves_make_a_whole_and_back_is_the_way_back():
         torch.testing.assert_close(solve(f, whole, 2.0, 1.8, TIGHT).y1, solve(f, y0, 0.0, 1.8, TIGHT).y1, rtol=1e-6, atol=1e-6)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(t0=st.floats(-3, 3), length=st.floats(1e-3, 4), scale=st.floats(0.01, 10), tol=st.sampled_from([1e-2, 1e-5]))
 def test_properties_of_any_solve(t0, length, scale, tol):
     f, mirrored = Field(lambda t, y: torch.sin(3 * t + y)), Field(lambda t, y: -torch.sin(-3 * t + y))
