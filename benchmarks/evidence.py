@@ -83,7 +83,8 @@ control is the simpler, and has nothing to remember.
 ## Independence of the batch
 
 `python benchmarks/independence.py --horizon H --data DIR`, trained NODE(H) at 10⁻³, in PyTorch float32 unless said. Changes are
-relative to an image's own logits or gradient, the worst image counts.
+relative to an image's own logits or gradient, the worst image counts. Rows in bfloat16 are from before one stage of each step
+undid the rounding of weights.
 
 {independence}
 
