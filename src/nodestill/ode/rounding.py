@@ -63,7 +63,7 @@ def _rounds(x: Tensor) -> bool:
 
 
 def rounded(weight: Tensor) -> Tensor:
-    """Return float32 numbers rounded to those of bfloat16, ties to even.
+    """Return float32 numbers of any shape rounded to those of bfloat16, ties to even, as float32; finite ones.
 
     By their bits: compilers take a conversion to bfloat16 and back for nothing, and leave it out.
     """
