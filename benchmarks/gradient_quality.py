@@ -25,7 +25,7 @@ from contenders import Contender, ours
 from nodestill.errors import SolveError
 from nodestill.experiments.environment import environment
 from nodestill.models import Activation
-from nodestill.ode import GradientMode, Method, Solver, solve
+from nodestill.ode import GradientMode, Method, Solver, StepRecord, solve
 from nodestill.precision import Precision
 from rows import keep, markdown, run_script
 from solve_speed import calls_of, relative
@@ -84,10 +84,8 @@ def _own(subject: Subject, exact: Subject, solver: Solver) -> Found:
     """Return the gradient of the very steps that a solver takes, differentiated in float64."""
     if solver.method is Method.REVERSIBLE:
         return gradients(ours(solver), exact)
-    with torch.no_grad():
-        record = solve(subject.f, subject.encode(subject.start), 0.0, subject.f.t1, solver).steps
     plain = replace(solver, precision=Precision.FLOAT32, gradient=GradientMode.RECOMPUTE)
-    return gradients(ours(plain, record), exact)
+    return gradients(ours(plain, _record(subject, solver)), exact)
 
 
 def measured(contender: Contender, subject: Subject, true: Found, own: Callable[[], Found] | None) -> dict[str, object]:
@@ -117,21 +115,28 @@ def rounding(subject: Subject, tolerance: float) -> dict[str, float]:
     return {"rounding_in_tolerances": float(ratio.mean()), "rounding_in_tolerances_worst": float(ratio.max())}
 
 
-def at_tolerance(subject: Subject, exact: Subject, true: Found, tolerance: float) -> dict[str, dict[str, object]]:
-    """Return the rows of all contenders at one tolerance, by name."""
-    rows, ways = {}, our_ways(subject, tolerance)
-    for name, solver in ways.items():
-        rows[name] = measured(ours(solver), subject, true, lambda s=solver: _own(subject, exact, s))
-    rows["ours dopri5, recompute, bfloat16"] |= rounding(subject, tolerance)
-    direct = ways["ours dopri5, direct"]
-    with torch.no_grad():
-        record = solve(subject.f, subject.encode(subject.start), 0.0, subject.f.t1, direct).steps
-    rows["ours dopri5, direct, replayed"] = measured(ours(direct, record), subject, true, lambda: _own(subject, exact, direct))
+def at_tolerance(subject: Subject, exact: Subject, tolerance: float) -> dict[str, Callable[[Found], dict[str, object]]]:
+    """Return by name how the row of each contender at one tolerance is measured, given the true gradient."""
+    ways = our_ways(subject, tolerance)
+    rows = {
+        name: lambda true, s=solver: measured(ours(s), subject, true, lambda: _own(subject, exact, s))
+        for name, solver in ways.items()
+    }
+    low, direct = "ours dopri5, recompute, bfloat16", ways["ours dopri5, direct"]
+    rows[low] = lambda true, plain=rows[low]: plain(true) | rounding(subject, tolerance)
+    rows["ours dopri5, direct, replayed"] = lambda true: measured(
+        ours(direct, _record(subject, direct)), subject, true, lambda: _own(subject, exact, direct)
+    )
     others = rivals(tolerance)
     for name, contender in others.items():  # a rival's own gradient: its backpropagation in float64
         way = others[name.removesuffix(" adjoint")]
-        rows[name] = measured(contender, subject, true, lambda w=way: gradients(w, exact))
+        rows[name] = lambda true, c=contender, w=way: measured(c, subject, true, lambda: gradients(w, exact))
     return rows
+
+
+def _record(subject: Subject, solver: Solver) -> StepRecord:
+    with torch.no_grad():
+        return solve(subject.f, subject.encode(subject.start), 0.0, subject.f.t1, solver).steps
 
 
 def measure(options: argparse.Namespace) -> list[dict]:
@@ -155,10 +160,11 @@ def measure(options: argparse.Namespace) -> list[dict]:
         "reference_doubt": doubt,
         "environment": environment(torch.device("cpu")),
     }
-    found = {(tol, name): row for tol in options.tolerances for name, row in at_tolerance(subject, exact, true, tol).items()}
+    ways = {(tol, name): row for tol in options.tolerances for name, row in at_tolerance(subject, exact, tol).items()}
     tight = Solver(rtol=10 * options.reference, atol=10 * options.reference, max_steps=100_000)
-    found[tight.rtol, "ours dopri5, recompute, float64"] = measured(ours(tight), exact, true, None)
-    return [{"tolerance": tol, "contender": name} | row | common for (tol, name), row in found.items()]
+    ways[tight.rtol, "ours dopri5, recompute, float64"] = lambda true: measured(ours(tight), exact, true, None)
+    asked = {key: way for key, way in ways.items() if options.only in key[1]}
+    return [{"tolerance": tol, "contender": name} | way(true) | common for (tol, name), way in asked.items()]
 
 
 def table(rows: list[dict]) -> str:
@@ -187,6 +193,7 @@ def main() -> None:
     parser.add_argument("--reference", type=float, default=1e-6, help="tolerance of the float64 adjoint")
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--data", type=Path, help="folder with cifar10/{train,test}.parquet, for trained weights")
+    parser.add_argument("--only", default="", help="only contenders with this in their name; the rows of the others stay")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()

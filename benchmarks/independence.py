@@ -155,6 +155,8 @@ def measure(options: argparse.Namespace) -> list[dict]:
     common = {"horizon": options.horizon, "batch": options.batch, "tolerance": TOLERANCE}
     common |= {"environment": environment(torch.device("cpu"))}
     for name, way in ways(TOLERANCE).items():
+        if options.only not in name:
+            continue
         net = copy.deepcopy(model).to(way.dtype)
         if "adjoint" not in name:
             found = independence(way, net, images, labels, options.alone)
@@ -186,6 +188,7 @@ def main() -> None:
     parser.add_argument("--horizon", type=float, default=1.0)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--alone", type=int, default=128, help="how many images of the batch are also solved alone")
+    parser.add_argument("--only", default="", help="only contenders with this in their name; the rows of the others stay")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
