@@ -4,7 +4,7 @@ Each contender is a function from (f, y0) to the state at t1. All rivals run as 
 tolerances; `autocast` is the one-line change that a user would try first.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -93,14 +93,13 @@ def ours(solver: Solver, replay: StepRecord | None = None) -> Contender:
     return lambda f, y0: solve(f, y0, 0.0, f.t1, solver, replay=replay).y1
 
 
-def our_contenders(f: ConvDynamics, y0: Tensor, *, few: bool) -> dict[str, Contender]:
+def our_contenders(f: ConvDynamics, y0: Tensor, of_bosh3: Sequence[float], *, few: bool) -> dict[str, Contender]:
     """Return our solves by name, first steps calibrated on the first 32 images; `few` leaves the minor ones out.
 
-    bosh3 runs at looser tolerances than the rest because what is compared is the error of the result, not its setting.
+    bosh3 runs at tolerances of its own because what is compared is the error of the result, not its setting.
     """
     found: dict[str, Contender] = {}
-    settings = [(Method.DOPRI5, TOLERANCE), (Method.BOSH3, 2e-3), *([] if few else [(Method.BOSH3, 3e-3)])]
-    for method, tolerance in settings:
+    for method, tolerance in [(Method.DOPRI5, TOLERANCE), *((Method.BOSH3, tolerance) for tolerance in of_bosh3)]:
         plain = calibrated(f, y0[:32], 0.0, f.t1, Solver(method, tolerance, tolerance))
         for precision in Precision:
             for gradient in (GradientMode.DIRECT, GradientMode.RECOMPUTE):

@@ -153,7 +153,7 @@ def qualities(
 def measure(options: argparse.Namespace) -> list[dict]:
     """Run all contenders of a workload, interleaved, and return their rows."""
     f, y0, weights = workload(options.channels, options.horizon, Norm(options.norm), options.batch)
-    contenders = rivals(f, few=options.few) | our_contenders(f, y0, few=options.few)
+    contenders = rivals(f, few=options.few) | our_contenders(f, y0, options.bosh3, few=options.few)
     rows = qualities(contenders, f, y0, weights, options)
     for precision in (torch.float32, torch.bfloat16):
         name = f"bare convolutions, {str(precision)[6:]}"
@@ -241,13 +241,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--minutes", type=float, default=5.0, help="no new round after so long, but three at least")
     parser.add_argument("--few", action="store_true", help="leave the minor contenders out")
+    parser.add_argument("--bosh3", type=float, nargs="+", default=[2e-3, 3e-3], help="tolerances that bosh3 runs at")
     parser.add_argument("--images", type=int, default=8, help="images that errors are measured on")
     parser.add_argument("--reference", type=float, default=1e-6, help="tolerance of the gradients' float64 reference")
     parser.add_argument("--table", action="store_true", help="only print the table of what was measured before")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    rows = read(options.out) if options.table else keep(measure(options), options.out, (*SETTINGS, "contender"))
+    rows = read(options.out) if options.table else keep(measure(options), options.out, SETTINGS)
     print(table(rows))
 
 
