@@ -44,12 +44,12 @@ they measure. Losing cases are in. Machine: {machine}.
 
 `python benchmarks/solve_speed.py` with `--channels`, `--horizon`, `--norm`. f is four 3×3 convolutions on C × 8 × 8 with
 random weights, batch 128, one thread, everything interleaved in one process. Speeds are relative to torchdiffeq's dopri5 at
-10⁻³ with backpropagation and f as it is usually written. bosh3 runs at 2·10⁻³ and 3·10⁻³: what has to be equal is the error of
+10⁻³ with backpropagation and f as it is usually written. bosh3 runs at 1.5·10⁻³ to 3·10⁻³: what has to be equal is the error of
 the result; "compiled" is `Solver(compiled=True)`. At horizon 100 the last layer of f is small, without a norm smaller still, or
 y overflows. Not measured: a GPU.
-Tables whose doubt of the state is below 10⁻⁴ are of November 23, when the machine made about 390 GFLOP/s in bfloat16
-convolutions. The others are of the days before, at about 650, and from before one stage of each step undid the rounding of f's
-weights: there errors in bfloat16 are larger than they would be now, and so is the memory of RECOMPUTE over long horizons.
+All tables but those of C = 256 over a horizon of 100 are of November 23, when the machine made 320 to 390 GFLOP/s in bfloat16
+convolutions. Those two are of the days before, at about 650, and from before one stage of each step undid the rounding of f's
+weights: there errors in bfloat16 are larger than they would be now, and so is the memory of RECOMPUTE.
 The aims, and what was reached. {targets}
 
 All rows; behind a speed, what it would be by the slowest and by the quickest round. Errors are relative to a float64
@@ -93,8 +93,9 @@ undid the rounding of weights.
 `python benchmarks/gradient_quality.py --weights random|trained --horizon H --data DIR`. Two truths: the gradient of the exact
 solution (a float64 adjoint whose doubt is in the rows), and that of the very steps that were taken ("own"). With ReLU the two
 part, because the derivative of f jumps: the gradient of the steps converges slowly to the other, whoever computes it. With
-softplus they are one. Rows in bfloat16 are from before one stage of each step undid the rounding of weights. "Rounding" is
-what bfloat16 changes in y(t1) along the same steps, in units of the tolerance. Tolerance 10⁻³; the rows hold 10⁻⁵ as well.
+softplus they are one. Rows in bfloat16 of trained weights are from before one stage of each step undid the rounding of f's
+weights. "Rounding" is what bfloat16 changes in y(t1) along the same steps, in units of the tolerance. Tolerance 10⁻³; the rows
+hold 10⁻⁵ as well.
 
 {quality}
 
