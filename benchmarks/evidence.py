@@ -47,9 +47,9 @@ random weights, batch 128, one thread, everything interleaved in one process. Sp
 10⁻³ with backpropagation and f as it is usually written. bosh3 runs at 1.5·10⁻³ to 3·10⁻³: what has to be equal is the error of
 the result; "compiled" is `Solver(compiled=True)`. At horizon 100 the last layer of f is small, without a norm smaller still, or
 y overflows. Not measured: a GPU.
-All tables but those of C = 256 over a horizon of 100 are of November 23, when the machine made 320 to 390 GFLOP/s in bfloat16
-convolutions. Those two are of the days before, at about 650, and from before one stage of each step undid the rounding of f's
-weights: there errors in bfloat16 are larger than they would be now, and so is the memory of RECOMPUTE.
+All tables but that of C = 256 over a horizon of 100 with GroupNorm are of November 23, when the machine made 320 to 390 GFLOP/s
+in bfloat16 convolutions. That one is of the days before, at about 650, and from before one stage of each step undid the
+rounding of f's weights: there errors in bfloat16 are larger than they would be now, and so is the memory of RECOMPUTE.
 The aims, and what was reached. {targets}
 
 All rows; behind a speed, what it would be by the slowest and by the quickest round. Errors are relative to a float64
