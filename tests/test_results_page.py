@@ -1,12 +1,13 @@
-"""results/page.py: what a grid says, with its pictures, made from rows alone."""
+"""results/page.py and results/readme.py: what a grid or the demo says, with its pictures, made from rows alone."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from report.made_grids import made_up
-from scripts import loaded
+from scripts import ROOT, loaded
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +37,12 @@ def test_the_same_rows_make_the_same_files(page, grid, tmp_path):
     files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*")]
     assert len(files) == 4
     assert all((tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes() for file in files)
+
+
+def test_the_first_screen_of_the_readme_is_that_of_its_rows(tmp_path):
+    shutil.copy(ROOT / "README.md", tmp_path)
+    written = loaded("results/readme.py").main(readme=tmp_path / "README.md")
+    assert written.read_text() == (ROOT / "README.md").read_text()
+    drawn, kept = (re.findall(r"<text[^>]*>([^<]*)<", (at / "docs/images/demo.svg").read_text()) for at in (tmp_path, ROOT))
+    assert "accuracy, %" in kept
+    assert drawn == kept
