@@ -34,9 +34,18 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Return the commit of the source tree, with + if it was changed; None outside a repository."""
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=10", "--exclude=*"]
+    """Return the commit of the source tree, with + if it was changed; None outside a repository.
+
+    Folders named `results` may have changed: it is runs that write there, one after the other.
+    """
+    head = _git("rev-parse", "--short=10", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude,glob)**/results/**")
+    return f"{head}+" if head and changed else head
+
+
+def _git(*arguments: str) -> str | None:
+    """Return what git says of the repository that this file is in; None if it is in none."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
     except (OSError, subprocess.SubprocessError):
