@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nodestill.errors import InputError
+from nodestill.errors import InputError, SolveError
 from nodestill.ode import odeint, odeint_adjoint
 from ode_oracles import Field, Net, spread
 
@@ -110,6 +110,12 @@ def test_numbers_of_every_kind_are_numbers():
     plain = odeint(f, y0, TIMES, options={"first_step": 0.05, "max_num_steps": 100})
     kinds = {"first_step": torch.tensor(0.05, dtype=torch.float64), "max_num_steps": np.int64(100)}
     assert torch.equal(odeint(f, y0, TIMES, options=kinds), plain)
+
+
+def test_a_failure_is_told_in_the_names_of_these_arguments():
+    with pytest.raises(SolveError, match=r"t\[-1\] = 1\.4\).*Raise options\['max_num_steps'\].*shorter t\[-1\]\.") as failure:
+        odeint(Net(), spread(), TIMES, options={"max_num_steps": 1, "first_step": 0.01})
+    assert "max_steps" not in str(failure.value)
 
 
 def test_a_reversible_solve_goes_from_one_time_to_another():

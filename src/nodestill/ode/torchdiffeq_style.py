@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nodestill.errors import InputError
+from nodestill.errors import InputError, SolveError
 from nodestill.ode.solve import solve
 from nodestill.ode.solver import GradientMode, Method, Solver, StepControl
 
@@ -112,7 +112,10 @@ def _refuse(arguments: Mapping[str, object]) -> None:
 
 def _solved(func: nn.Module, y0: Tensor, t: Tensor, solver: Solver) -> Tensor:
     start, *between, end = t.tolist()
-    solution = solve(func, y0, start, end, solver, times=between)
+    try:
+        solution = solve(func, y0, start, end, solver, times=between)
+    except SolveError as error:
+        raise SolveError(str(error).replace("max_steps", "options['max_num_steps']").replace("t1", "t[-1]")) from None
     return torch.cat([y0[None], solution.at_times, solution.y1[None]])
 
 
