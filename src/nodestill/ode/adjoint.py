@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from nodestill.first_derivative import first_derivative_only
+from nodestill.ode.field import Field, like_state, without_autocast
 from nodestill.ode.progress import Problem, Progress, Sizes
 from nodestill.ode.scope import asked_for, check_scope, frozen_weights, refuse_images
 from nodestill.ode.solver import failures, named
-from nodestill.ode.step import Field, Kept, add, evaluate, like_state, pull_back_slope, take_step, without_autocast
+from nodestill.ode.step import Kept, add, evaluate, pull_back_slope, take_step
 from nodestill.ode.trace import Taken, placed
 from nodestill.ode.travel import travel
 
@@ -67,7 +68,8 @@ def _refuse(problem: Problem, lost: Tensor) -> None:
     refuse_images(
         problem,
         f"The adjoint solve did not arrive for {named(torch.nonzero(lost)[:, 0], len(lost))}. "
-        "Use GradientMode.RECOMPUTE, which needs no second solve, or loosen the tolerances.",
+        "Use GradientMode.RECOMPUTE, which needs no second solve, or loosen the tolerances; but look at the loss first if the "
+        "gradient that came from it is not finite.",
     )
 
 
@@ -107,12 +109,17 @@ class _Augmented(nn.Module):
         self.dynamics = dynamics
 
     def forward(self, t: Tensor, joined: Tensor) -> Tensor:
-        y, a = joined.chunk(2, 1)
+        y, a = _halves(joined)
         with torch.enable_grad():
             y = y.detach().requires_grad_()
             slope = self.dynamics(t, y)
         pulled, *_ = pull_back_slope(Kept(y, slope), a, ())
         return torch.cat([slope.detach(), -pulled], 1).to(joined.dtype)
+
+
+def _halves(joined: Tensor) -> list[Tensor]:
+    """Return y and a as an f may expect them, filling their memory in the order of the whole."""
+    return [part.clone() for part in joined.chunk(2, 1)]
 
 
 def _backwards(problem: Problem, i: int) -> Problem:
@@ -151,7 +158,7 @@ class _ParameterIntegral:
         slope, kept = evaluate(self.backwards.field, taken.t, taken.y, True)
         kept += take_step(self.backwards.field, tableau, taken.t, taken.h, taken.y, slope, keep=True).kept
         for i, evaluation in enumerate(kept):
-            y, a = (part.contiguous() for part in evaluation.y.detach().chunk(2, 1))
+            y, a = _halves(evaluation.y.detach())
             t = taken.t + float(tableau.c[i]) * taken.h
             _, (again,) = evaluate(self.field, t, y, True, tableau.share_to_compensate(i))
             weight = like_state(-taken.h * float(tableau.b[i]), a)

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from nodestill.ode.field import PerImage, maybe_compiled
 from nodestill.ode.progress import Problem, Progress, Sizes, marked, nowhere
 from nodestill.ode.solver import Status
-from nodestill.ode.step import PerImage, all_finite, evaluate, maybe_compiled, take_step
+from nodestill.ode.step import all_finite, evaluate, take_step
 from nodestill.ode.trace import Steps, Taken, placed
 
 

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from nodestill.first_derivative import first_derivative_only
 from nodestill.ode.adjoint import AdjointSolve
+from nodestill.ode.field import like_state, without_autocast
 from nodestill.ode.progress import Problem, Progress, Sizes
 from nodestill.ode.reversible import ReversibleSolve
-from nodestill.ode.scope import asked_for, check_leaves, check_weights, frozen_weights
+from nodestill.ode.scope import asked_for, check_leaves, check_weights, frozen_weights, weights_of
 from nodestill.ode.solver import GradientMode, Method, Solver, StepControl, failures
-from nodestill.ode.step import Kept, add, evaluate, like_state, pull_back_step, take_step, without_autocast
+from nodestill.ode.step import Kept, add, evaluate, pull_back_step, take_step
 from nodestill.ode.tableaus import Tableau
 from nodestill.ode.trace import Taken, Trace
 from nodestill.ode.travel import travel
@@ -80,7 +81,7 @@ class _Solve(torch.autograd.Function):
         ctx.device = y0.device
         found.append(progress)
         error = progress.error.to(y0.dtype)
-        if progress.attempts == 0:  # steps that were given, not chosen: nothing was estimated
+        if sizes is not None:  # steps that were given, not chosen: nothing was estimated
             ctx.mark_non_differentiable(error)
         return error, *progress.ends
 
@@ -92,14 +93,17 @@ class _Solve(torch.autograd.Function):
         states = saved[1 : len(saved) - len(ctx.parameters)]
         check_weights(ctx.problem.field.dynamics, ctx.parameters, ctx.frozen)
         wanted = asked_for(ctx, ctx.parameters)
-        cotangent, gradients = None, [None] * len(wanted)
+        cotangent, gradients = None, None
         for target in reversed(range(len(of_ends))):
             cotangent = add(cotangent, _of_arrived(of_ends[target], ctx.failed))
             if cotangent is None and of_error is None:
                 continue
             for taken in _steps_back(ctx, states, target, of_error is not None):
                 cotangent, new = _pull_back(ctx, taken, cotangent, of_error, wanted)
-                gradients = [add(total, part) for total, part in zip(gradients, new, strict=True)]
+                gradients = new if gradients is None else [add(total, part) for total, part in zip(gradients, new, strict=True)]
+        if gradients is None:  # nobody went back: of no image there was, or of those that failed
+            cotangent = torch.zeros_like(saved[0]) if cotangent is None else cotangent
+            gradients = [torch.zeros_like(p) for p in wanted]
         ctx.trace.forget_evaluations()  # those of targets that no gradient came from
         by_parameter = dict(zip(map(id, wanted), gradients, strict=True))
         return None, None, None, cotangent, *[by_parameter.get(id(p)) for p in ctx.parameters]
@@ -143,7 +147,7 @@ def _pull_back(
     """
     tableau, kept = _evaluations(ctx.problem, taken, of_error is not None)
     for evaluation in (kept[0], kept[-1]):  # of every step, at 10 us: f may read a tensor at some times only
-        check_leaves(ctx.parameters, evaluation)
+        check_leaves(weights_of(ctx.parameters, ctx.frozen), evaluation)
     whole = _shaped(cotangent, taken, of_error)
     part = whole if taken.index is None else whole[taken.index]
     if of_error is not None:

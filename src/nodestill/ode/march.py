@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nodestill.ode.field import PerImage, like_state, maybe_compiled
 from nodestill.ode.progress import Problem, Progress, marked, nowhere
 from nodestill.ode.solver import Status, failures
-from nodestill.ode.step import Kept, PerImage, Trial, all_finite, evaluate, like_state, maybe_compiled
+from nodestill.ode.step import Kept, Trial, all_finite, evaluate
 from nodestill.ode.step_size import judged_step, next_size, over_batch, probe_first_step
 from nodestill.ode.trace import Steps, Taken, placed
 
@@ -44,6 +45,7 @@ def march(problem: Problem, y0: Tensor, steps: Steps | None) -> Progress:
         front = _leave(progress, before, first)
         while len(front.index):
             front = _attempt(problem, progress, front, target, steps)
+        progress.status[~failures(progress.status) & ~all_finite(progress.y)] = Status.NON_FINITE  # by a finite f
         progress.ends.append(marked(progress))
         before, first = target, ()
     return progress
@@ -102,7 +104,8 @@ def _verdict(
     stuck = ~(ratio <= 1) & ~(own <= 1) & (h < _SMALLEST_STEP * target)  # a neighbour with shared steps is not to blame
     spent = ~arrived & (progress.tried[front.index] + 1 >= problem.solver.max_steps)
     reason = torch.where(torch.isfinite(own), Status.UNDERFLOW, Status.NON_FINITE)
-    status = torch.where(stuck, reason, torch.where(spent, Status.STEP_LIMIT, Status.DONE))
+    limit = torch.where(torch.isfinite(own), Status.STEP_LIMIT, Status.NON_FINITE)
+    status = torch.where(stuck, reason, torch.where(spent, limit, Status.DONE))
     return ratio, arrived | stuck | spent, status
 
 

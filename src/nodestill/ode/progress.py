@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nodestill.ode.field import Field, PerImage, like_state
 from nodestill.ode.solver import Solver, SolveStats, failures
-from nodestill.ode.step import Field, PerImage, like_state
 from nodestill.ode.tableaus import Tableau
 
 Sizes = Sequence[Sequence[PerImage]]  # step sizes to take: for each target, one row of the batch after another

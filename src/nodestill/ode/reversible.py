@@ -17,21 +17,11 @@ import torch
 from torch import Tensor
 
 from nodestill.first_derivative import first_derivative_only
+from nodestill.ode.field import Field, PerImage, like_state, shared_casts, without_autocast
 from nodestill.ode.progress import Problem, Progress, Sizes, marked, nowhere
 from nodestill.ode.scope import asked_for, check_scope, frozen_weights, refuse_images
 from nodestill.ode.solver import Status, failures, named
-from nodestill.ode.step import (
-    Field,
-    Kept,
-    PerImage,
-    add,
-    all_finite,
-    evaluate,
-    like_state,
-    pull_back_slope,
-    rms,
-    without_autocast,
-)
+from nodestill.ode.step import Kept, add, all_finite, evaluate, pull_back_slope, rms
 
 _COUPLING = 0.99  # lam: nearer to 1 is more accurate backwards, farther is more stable
 _LARGEST_ERROR = 1e-3  # of the reconstructed start, relative to its size: beyond it the gradient is not that of the solve
@@ -47,13 +37,14 @@ class ReversibleSolve(torch.autograd.Function):
         ctx.frozen = frozen_weights(problem.field.dynamics)
         progress, z = nowhere(y0), y0
         travelled, way = progress.size, None
-        for h in sizes[0]:
-            signed, t = problem.sign * h, problem.time(travelled)
-            progress.y, z = _still(h, (progress.y, z), _forth(problem.field, t, signed, progress.y, z))
-            way = (rms(progress.y - y0) / h * problem.targets[-1]).nan_to_num(nan=torch.inf) if way is None else way
-            travelled = travelled + h
-            progress.evaluations += 4 * (h > 0)
-            progress.sizes.append(h)
+        with shared_casts(y0.device):
+            for h in sizes[0]:
+                signed, t = problem.sign * h, problem.time(travelled)
+                progress.y, z = _still(h, (progress.y, z), _forth(problem.field, t, signed, progress.y, z))
+                way = (rms(progress.y - y0) / h * problem.targets[-1]).nan_to_num(nan=torch.inf) if way is None else way
+                travelled = travelled + h
+                progress.evaluations += 4 * (h > 0)
+                progress.sizes.append(h)
         progress.status[(travelled - problem.targets[-1]).abs() > 1e-9 * problem.targets[-1]] = Status.STEP_LIMIT
         progress.status[~all_finite(progress.y)] = Status.NON_FINITE
         progress.reconstruction_error = torch.full_like(travelled, torch.nan)

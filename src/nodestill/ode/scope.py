@@ -27,8 +27,8 @@ def check_scope(problem: Problem, y: Tensor, parameters: Sequence[Tensor], froze
     """
     check_weights(problem.field.dynamics, parameters, frozen)
     for travelled in (0.0, problem.targets[-1]):
-        t = problem.time(torch.full((1,), travelled, dtype=torch.float64, device=y.device))
-        check_leaves(parameters, *evaluate(problem.field, t, y[:1], True)[1])
+        t = problem.time(torch.full((len(y[:1]),), travelled, dtype=torch.float64, device=y.device))
+        check_leaves(weights_of(parameters, frozen), *evaluate(problem.field, t, y[:1], True)[1])
 
 
 def asked_for(ctx: Any, parameters: Sequence[Tensor]) -> list[Tensor]:
@@ -67,6 +67,11 @@ def check_weights(dynamics: nn.Module, parameters: Sequence[Tensor], frozen: Fro
             "The weights of f are not those that it was solved with: one was replaced, frozen, or changed while frozen since. "
             "Go back through a solve before that; with torch.func.functional_call, inside the function called."
         )
+
+
+def weights_of(parameters: Sequence[Tensor], frozen: Frozen) -> list[Tensor]:
+    """Return all weights of f. Those that were frozen when it was solved have no gradient, even if watched by now."""
+    return [*parameters, *[p for p, _ in frozen]]
 
 
 def check_leaves(parameters: Sequence[Tensor], kept: Kept) -> None:

@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nodestill.errors import InputError
+from nodestill.ode.field import Field, PerImage
 from nodestill.ode.gradients import differentiable
 from nodestill.ode.progress import Problem, Progress, Sizes
 from nodestill.ode.solver import Method, Solution, Solver, StepRecord, no_times
-from nodestill.ode.step import Field, PerImage
 from nodestill.ode.tableaus import tableau
 from nodestill.precision import Precision
 
@@ -89,7 +89,7 @@ def _checked(
     _check_state(y0, solver)
     check_interval(t0, t1)
     _check_times(t0, t1, times)
-    _check_record(replay, len(y0), times)
+    _check_record(replay, y0, times)
     if times and solver.method is Method.REVERSIBLE:
         raise InputError(
             f"A reversible solve reports no times between, got {list(times)}. Solve each stretch, or take another method."
@@ -154,13 +154,19 @@ def check_interval(t0: float, t1: float) -> None:
         raise InputError(f"t0 and t1 must be finite and different, got {t0} and {t1}. Use y0 itself if they are equal.")
 
 
-def _check_record(replay: StepRecord | None, images: int, times: Sequence[float]) -> None:
+def _check_record(replay: StepRecord | None, y0: Tensor, times: Sequence[float]) -> None:
     if replay is None:
         return
+    images = len(y0)
     if replay.sizes.dim() != 2 or replay.sizes.shape[1] != images or times:
         raise InputError(
             f"replay must hold the steps of {images} images in shape (steps, {images}) and no times, got shape "
             f"{tuple(replay.sizes.shape)} and {len(times)} times. Record a solve of this batch, without times."
+        )
+    if replay.sizes.dtype != torch.float64 or replay.sizes.device != y0.device:
+        raise InputError(
+            f"replay must hold sizes in float64 on {y0.device}, got {replay.sizes.dtype} on {replay.sizes.device}. Pass them "
+            "as they were recorded: rounded to fewer digits they no longer add up to t1 - t0."
         )
 
 

@@ -79,7 +79,7 @@ class Solver:
             after more than four steps.
         compiled: Whether steps that no gradient is asked of, evaluation's and the way forward of RECOMPUTE and ADJOINT, run
             as compiled graphs: faster, after ten seconds or so of compiling at the first solve. Needs a C++ compiler; moves
-            no result beyond rounding.
+            no result beyond rounding. REVERSIBLE pays no heed.
         precision: Arithmetic inside f; BFLOAT16 needs y0 in float32. State and error control keep the dtype of y0, times and
             step sizes float64.
 
@@ -184,10 +184,10 @@ class Solution(NamedTuple):
         counts = {reason: int((self.status == int(reason)).sum()) for reason in Status if reason is not Status.DONE}
         said = [(n, _GIVEN if given and reason is Status.STEP_LIMIT else _REASONS[reason]) for reason, n in counts.items() if n]
         reasons = [(f"{n} of them: " if len(said) > 1 else "") + reason.format(solver=solver) for n, reason in said]
-        reached = float(self.steps.sizes.sum(0)[failed].min())
+        chosen = solver.method.is_adaptive and not given  # steps that were given are all on record, whatever they led to
+        how = f"stopped {float(self.steps.sizes.sum(0)[failed].min()):.3g} after its start" if chosen else "did not arrive"
         raise SolveError(
-            f"Solve stopped {reached:.3g} after its start (t1 = {t1:g}) for "
-            f"{named(torch.nonzero(failed)[:, 0], len(failed))}: {' '.join(reasons)}"
+            f"Solve {how} (t1 = {t1:g}) for {named(torch.nonzero(failed)[:, 0], len(failed))}: {' '.join(reasons)}"
         )
 
 
@@ -208,7 +208,7 @@ _REASONS = {
     Status.UNDERFLOW: "the step size fell below the resolution of time (rtol {solver.rtol:g}). "
     "The solution becomes infinite there, or f is too stiff or not smooth: scale f down, loosen rtol and atol, which does not "
     "help where it becomes infinite, or use a shorter t1.",
-    Status.NON_FINITE: "f or the state became infinite or not a number. "
+    Status.NON_FINITE: "f or the state became infinite or not a number, or y0 is. "
     "Lower the learning rate, normalise or scale down f, or use a shorter t1.",
 }
 _GIVEN = "the steps to be replayed do not add up to t1 - t0. Replay a record of this interval."

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nodestill.ode.field import Field, PerImage, State, like_state
 from nodestill.ode.solver import Solver, StepControl
-from nodestill.ode.step import Field, PerImage, State, Trial, like_state, rms, take_step
+from nodestill.ode.step import Trial, rms, take_step
 from nodestill.ode.tableaus import Tableau
 
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0  # Hairer, Norsett, Wanner, Solving ODEs I, 2nd ed. 1993, section II.4

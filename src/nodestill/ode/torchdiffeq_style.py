@@ -42,8 +42,8 @@ def odeint(
     y0: Float[Tensor, "batch *state"],
     t: Float[Tensor, " times"],
     *,
-    rtol: float = 1e-7,
-    atol: float = 1e-9,
+    rtol: float | Tensor = 1e-7,
+    atol: float | Tensor = 1e-9,
     method: str | None = None,
     options: Mapping[str, object] | None = None,
     event_fn: object = None,
@@ -77,8 +77,8 @@ def odeint_adjoint(
     y0: Float[Tensor, "batch *state"],
     t: Float[Tensor, " times"],
     *,
-    rtol: float = 1e-7,
-    atol: float = 1e-9,
+    rtol: float | Tensor = 1e-7,
+    atol: float | Tensor = 1e-9,
     method: str | None = None,
     options: Mapping[str, object] | None = None,
     event_fn: object = None,
@@ -91,7 +91,8 @@ def odeint_adjoint(
     """Solve as `odeint`, with the gradient of the continuous adjoint equation: constant memory, a different gradient.
 
     Arguments, result and errors are those of `odeint`. The way back has the method, tolerances and options of the way there,
-    and differentiates by all parameters of f, so that of torchdiffeq's `adjoint_...` None alone is taken.
+    and differentiates by all parameters of f, so that of torchdiffeq's `adjoint_...` None alone is taken. The method reversible
+    has a gradient of its own, here as there.
     """
     theirs = {"adjoint_rtol": adjoint_rtol, "adjoint_atol": adjoint_atol, "adjoint_method": adjoint_method}
     _refuse({"event_fn": event_fn, **theirs, "adjoint_options": adjoint_options, "adjoint_params": adjoint_params})
@@ -119,18 +120,20 @@ def _solved(func: nn.Module, y0: Tensor, t: Tensor, solver: Solver) -> Tensor:
     return torch.cat([y0[None], solution.at_times, solution.y1[None]])
 
 
-def _solver(t: Tensor, rtol: float, atol: float, method: str, options: Mapping[str, object], gradient: GradientMode) -> Solver:
+def _solver(t: Tensor, rtol: Any, atol: Any, method: str, options: Mapping[str, object], gradient: GradientMode) -> Solver:
     if not isinstance(t, Tensor) or t.dim() != 1 or len(t) < 2:
         got = f"shape {tuple(t.shape)}" if isinstance(t, Tensor) else repr(t)
         raise InputError(f"t must be a tensor of at least two times in one dimension, got {got}. Pass start and end.")
+    if not ((t.diff() > 0).all() or (t.diff() < 0).all()):
+        raise InputError(f"t must be strictly increasing or decreasing, got {t.tolist()}. Leave out what is there twice.")
     if t.requires_grad and torch.is_grad_enabled():
         raise InputError("t requires a gradient, and no gradient flows to times here. Pass t.detach().")
     chosen = _member(Method, method, "method")
     _check_options(chosen, set(options))
     return Solver(
         method=chosen,
-        rtol=rtol,
-        atol=atol,
+        rtol=number(rtol, "rtol"),
+        atol=number(atol, "atol"),
         max_steps=_limit(options.get("max_num_steps", 10_000)),
         steps=None if chosen.is_adaptive else fixed_steps(t, options.get("step_size")),
         first_step=None if options.get("first_step") is None else number(options["first_step"], "first_step"),

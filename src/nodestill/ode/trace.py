@@ -15,7 +15,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from nodestill.ode.step import Field, Kept, PerImage, evaluate, shared_casts, take_step
+from nodestill.ode.field import Field, PerImage, shared_casts
+from nodestill.ode.step import Kept, evaluate, take_step
 from nodestill.ode.tableaus import Tableau
 
 

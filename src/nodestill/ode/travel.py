@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
+from nodestill.ode.field import shared_casts
 from nodestill.ode.follow import follow
 from nodestill.ode.march import march
 from nodestill.ode.progress import Problem, Progress, Sizes
-from nodestill.ode.step import shared_casts
 from nodestill.ode.trace import Steps
 
 
