@@ -83,9 +83,10 @@ control is the simpler, and has nothing to remember.
 ## Independence of the batch
 
 `python benchmarks/independence.py --horizon H --data DIR`, trained NODE(H) at 10⁻³, in PyTorch float32 unless said. Changes are
-relative to an image's own logits or gradient, the worst image counts; "above 1e-5" are the images whose gradient changes by more.
-With steps of its own an image's gradient changes by rounding alone, and rounding at another batch size can put a ReLU on the other
-side of zero: that is what the few above 1e-5 are in float32. The same weights with softplus in place of the ReLUs have none.
+relative to an image's own logits or gradient, the worst image counts; "above 1e-5" are the images whose gradient changes by
+more. With steps of its own an image's gradient changes by rounding alone, and rounding at another batch size can put a ReLU on
+the other side of zero: that is what the few above 1e-5 are in float32. The same weights with softplus in place of the ReLUs
+have none.
 
 {independence}
 
@@ -94,8 +95,8 @@ side of zero: that is what the few above 1e-5 are in float32. The same weights w
 `python benchmarks/gradient_quality.py --weights random|trained --horizon H --data DIR`. Two truths: the gradient of the exact
 solution (a float64 adjoint whose doubt is in the rows), and that of the very steps that were taken ("own"). With ReLU the two
 part, because the derivative of f jumps: the gradient of the steps converges slowly to the other, whoever computes it. With
-softplus they are one. "Rounding" is what bfloat16 changes in y(t1) along the same steps, in units of the tolerance. Tolerance 10⁻³; the rows
-hold 10⁻⁵ as well.
+softplus they are one. "Rounding" is what bfloat16 changes in y(t1) along the same steps, in units of the tolerance. Tolerance
+10⁻³; the rows hold 10⁻⁵ as well.
 
 {quality}
 
