@@ -44,12 +44,11 @@ they measure. Losing cases are in. Machine: {machine}.
 
 `python benchmarks/solve_speed.py` with `--channels`, `--horizon`, `--norm`. f is four 3×3 convolutions on C × 8 × 8 with
 random weights, batch 128, one thread, everything interleaved in one process. Speeds are relative to torchdiffeq's dopri5 at
-10⁻³ with backpropagation and f as it is usually written. bosh3 runs at 1.5·10⁻³ to 3·10⁻³: what has to be equal is the error of
+10⁻³ with backpropagation and f as it is usually written. bosh3 runs at 10⁻³ to 3·10⁻³: what has to be equal is the error of
 the result; "compiled" is `Solver(compiled=True)`. At horizon 100 the last layer of f is small, without a norm smaller still, or
 y overflows. Not measured: a GPU.
-All tables but that of C = 256 over a horizon of 100 with GroupNorm are of November 23, when the machine made 320 to 390 GFLOP/s
-in bfloat16 convolutions. That one is of the days before, at about 650, and from before one stage of each step undid the
-rounding of f's weights: there errors in bfloat16 are larger than they would be now, and so is the memory of RECOMPUTE.
+All tables are of November 23, when the machine made 320 to 390 GFLOP/s in bfloat16 convolutions. `calibrated` then took the
+largest of the first steps that cost the same; it takes the one that errs least now, so bosh3 at 2·10⁻³ would err less.
 The aims, and what was reached. {targets}
 
 All rows; behind a speed, what it would be by the slowest and by the quickest round. Errors are relative to a float64
@@ -84,9 +83,9 @@ control is the simpler, and has nothing to remember.
 
 `python benchmarks/independence.py --horizon H --data DIR`, trained NODE(H) at 10⁻³, in PyTorch float32 unless said. Changes are
 relative to an image's own logits or gradient, the worst image counts; "above 1e-5" are the images whose gradient changes by
-more. With steps of its own an image's gradient changes by rounding alone, and rounding at another batch size can put a ReLU on
-the other side of zero: that is what the few above 1e-5 are in float32. The same weights with softplus in place of the ReLUs
-have none.
+more. Ours, per image, in float32: steps are the same, so a gradient changes by rounding alone, and rounding at another batch
+size can put a ReLU on the other side of zero. That is the likely cause of the few above 1e-5; the same weights with softplus in
+place of the ReLUs have none. torchode's step sizes, on no grid, move with the rounding. In bfloat16 all change by rounding.
 
 {independence}
 

@@ -50,12 +50,14 @@ def draw(experiment: Experiment, path: Path) -> None:
 def first_screen(experiment: Experiment, folder: Path) -> str:
     """Return picture, table and what it says, as Markdown."""
     run = experiment.runs[0]
+    threads = run.environment["threads"]
+    cores = "one core" if threads == 1 else f"{threads} cores"
     images = f"of {run.evaluation['clean']['images']} test images {run.robustness[0]['images']} are attacked"
     return (
         f"\n![Accuracy of the demo's models against the radius of PGD and of MI-FGSM]({PICTURE})\n\n"
         f"{shorter(accuracy_table(experiment)).to_markdown()}\n"
         f"{fill(' '.join(sentences(experiment.runs)), 128)}\n\n"
-        f"Data: {provenance(run)}; {images}; the whole command took {took(folder)} on one core ([rows](results/demo)).\n"
+        f"Data: {provenance(run)}; {images}; the whole command took {took(folder)} on {cores} ([rows](results/demo)).\n"
     )
 
 

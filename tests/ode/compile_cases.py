@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nodestill.models import Activation, ConvDynamics, Norm
-from nodestill.ode import GradientMode, Method, Solver, StepRecord, solve, step
+from nodestill.ode import GradientMode, Method, Solver, StepRecord, field, solve
 from nodestill.precision import Precision
 from ode_oracles import spread
 
@@ -112,7 +112,7 @@ def test_steps_may_be_compiled_and_the_loop_is_not(norm, solver, monkeypatch):
     y0 = y0 * torch.tensor([0.1, 1.0, 8.0]).view(3, 1, 1, 1)  # of different numbers of steps
     quick = replace(solver, compiled=True)
     graphs = []
-    monkeypatch.setattr(step, "_graph_of", lambda function: torch.compile(function, backend=_noting(graphs)))
+    monkeypatch.setattr(field, "_graph_of", lambda function: torch.compile(function, backend=_noting(graphs)))
     expected, found = solve(f, y0, 0.0, 1.0, solver), solve(f, y0, 0.0, 1.0, quick)
     assert graphs
     assert (len(set(expected.stats.accepted.tolist())) > 1) == solver.method.is_adaptive

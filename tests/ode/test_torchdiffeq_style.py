@@ -46,7 +46,7 @@ def test_fixed_steps_are_torchdiffeqs():
         ({"method": "dopri8"}, "dopri8"),
         ({"options": {"norm": 1}}, "norm"),
         ({"t": torch.tensor([0.0], dtype=torch.float64)}, "at least two times"),
-        ({"t": torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64)}, "order of travel"),
+        ({"t": torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64)}, "strictly increasing or decreasing"),
         ({"t": TIMES.clone().requires_grad_()}, "t requires a gradient.*detach"),
         ({"options": {"step_size": 0.1}}, "'step_size' has no effect: dopri5"),
         ({"method": "rk4", "options": {"first_step": 0.1}}, "'first_step' has no effect: rk4"),

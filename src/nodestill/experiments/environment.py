@@ -33,14 +33,17 @@ def _processor() -> str:
     return f"{names[0]}, {len(names)} cores" if names else platform.processor()
 
 
-def _commit() -> str | None:
-    """Return the commit of the source tree, with + if it was changed; None outside a repository.
+_CODE = (":(top,glob)**/*.py", ":(top)pyproject.toml", ":(top)constraints.txt")
 
-    Folders named `results` may have changed: it is runs that write there, one after the other.
+
+def _commit() -> str | None:
+    """Return the commit of the source tree, with + if code or pins were changed; None outside a repository.
+
+    Rows and pages may have changed: they are written between one run and the next.
     """
     head = _git("rev-parse", "--short=10", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude,glob)**/results/**")
-    return f"{head}+" if head and changed else head
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *_CODE)
+    return None if head is None or changed is None else f"{head}{'+' if changed else ''}"
 
 
 def _git(*arguments: str) -> str | None:

@@ -33,7 +33,7 @@ class Field(NamedTuple):
         except RuntimeError as error:
             if "Boolean value of Tensor" in str(error):
                 raise InputError(
-                    "f asked whether a tensor is true, as `if t < 0.5` does; expected none to, for t holds one time for each "
+                    "f branched on a tensor, as `if t < 0.5` does; expected no such branch, for t and y have an entry for each "
                     "element of the batch. Write torch.where(t < 0.5, a, b)."
                 ) from error
             raise

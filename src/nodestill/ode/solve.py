@@ -163,11 +163,13 @@ def _check_record(replay: StepRecord | None, y0: Tensor, times: Sequence[float])
             f"replay must hold the steps of {images} images in shape (steps, {images}) and no times, got shape "
             f"{tuple(replay.sizes.shape)} and {len(times)} times. Record a solve of this batch, without times."
         )
-    if replay.sizes.dtype != torch.float64 or replay.sizes.device != y0.device:
+    if replay.sizes.dtype != torch.float64:
         raise InputError(
-            f"replay must hold sizes in float64 on {y0.device}, got {replay.sizes.dtype} on {replay.sizes.device}. Pass them "
-            "as they were recorded: rounded to fewer digits they no longer add up to t1 - t0."
+            f"replay must hold sizes in torch.float64, got {replay.sizes.dtype}. Pass them as they were recorded: rounded to "
+            "fewer digits they no longer add up to t1 - t0."
         )
+    if replay.sizes.device != y0.device:
+        raise InputError(f"replay must hold sizes on {y0.device}, where y0 is, got {replay.sizes.device}. Move them there.")
 
 
 def _targets(t0: float, t1: float, times: Sequence[float]) -> tuple[float, ...]:

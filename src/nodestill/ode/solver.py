@@ -208,7 +208,7 @@ _REASONS = {
     Status.UNDERFLOW: "the step size fell below the resolution of time (rtol {solver.rtol:g}). "
     "The solution becomes infinite there, or f is too stiff or not smooth: scale f down, loosen rtol and atol, which does not "
     "help where it becomes infinite, or use a shorter t1.",
-    Status.NON_FINITE: "f or the state became infinite or not a number, or y0 is. "
+    Status.NON_FINITE: "f or the state became infinite or not a number, or y0 was so from the start. "
     "Lower the learning rate, normalise or scale down f, or use a shorter t1.",
 }
 _GIVEN = "the steps to be replayed do not add up to t1 - t0. Replay a record of this interval."

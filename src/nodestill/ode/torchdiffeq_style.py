@@ -124,8 +124,9 @@ def _solver(t: Tensor, rtol: Any, atol: Any, method: str, options: Mapping[str, 
     if not isinstance(t, Tensor) or t.dim() != 1 or len(t) < 2:
         got = f"shape {tuple(t.shape)}" if isinstance(t, Tensor) else repr(t)
         raise InputError(f"t must be a tensor of at least two times in one dimension, got {got}. Pass start and end.")
-    if not ((t.diff() > 0).all() or (t.diff() < 0).all()):
-        raise InputError(f"t must be strictly increasing or decreasing, got {t.tolist()}. Leave out what is there twice.")
+    ahead = t.diff()
+    if not (t.isfinite().all() and ((ahead > 0).all() or (ahead < 0).all())):
+        raise InputError(f"t must be finite and strictly increasing or decreasing, got {t}. Sort it, without repetitions.")
     if t.requires_grad and torch.is_grad_enabled():
         raise InputError("t requires a gradient, and no gradient flows to times here. Pass t.detach().")
     chosen = _member(Method, method, "method")
