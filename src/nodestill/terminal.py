@@ -54,7 +54,9 @@ def watching(max_seconds: float | None) -> Iterator[Callable[[str, int, int, str
     def watch(task: str, done: int, total: int, note: str) -> None:
         if task not in known:
             known[task] = bar.add_task(task, total=total, note="")
-        bar.update(known[task], completed=done, **({"note": note} if note else {}))
+        bar.update(known[task], completed=done)
+        if note:
+            bar.update(known[task], note=note)
         if not console.is_terminal:
             say(task, done, total, note)
         if ends is not None and time.monotonic() > ends:

@@ -50,5 +50,5 @@ def _signals_wait() -> Iterator[None]:
     finally:
         for number, handler in zip(ours, usual, strict=True):
             signal.signal(number, handler)
-    for number in sorted(set(came), reverse=True):  # SIGTERM first: a process that ignores Ctrl-C still hears it
-        signal.raise_signal(number)
+    for late in sorted(set(came), reverse=True):  # SIGTERM first: a process that ignores Ctrl-C still hears it
+        signal.raise_signal(late)

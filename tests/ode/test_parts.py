@@ -66,7 +66,7 @@ def test_every_image_is_in_one_part(images, sizes):
     zero, y = torch.zeros(7, dtype=torch.float64), torch.randn(7, 2)
     parts = list(Taken(torch.arange(10, 17), zero, zero, y, (), rejections=False).parts(images))
     assert [len(part.t) for part in parts] == sizes
-    assert torch.cat([part.index for part in parts]).tolist() == list(range(10, 17))
+    assert torch.cat([part.positions for part in parts]).tolist() == list(range(10, 17))
     torch.testing.assert_close(torch.cat([part.y for part in parts]), y, rtol=0, atol=0)
 
 

@@ -12,9 +12,9 @@ from nodestill.ode import GradientMode, Method, Solver, StepControl, adjoint, so
 from nodestill.ode.rounding import CompensatingStage, rounded
 from nodestill.precision import Precision
 
-COMPENSATED = {Method.DOPRI5: 2, Method.TSIT5: 2, Method.BOSH3: 1, Method.RK4: 3}
+COMPENSATED = {Method.DOPRI5: 2, Method.TSIT5: 2, Method.BOSH3: 1, Method.EVEN3: 1, Method.EVEN4: 4, Method.RK4: 3}
 # Large weights of both signs, tsit5's, magnify what is rounded elsewhere.
-SHRINKS = {Method.DOPRI5: 0.8, Method.TSIT5: 1.0, Method.BOSH3: 0.7, Method.RK4: 0.8}
+SHRINKS = {Method.DOPRI5: 0.8, Method.TSIT5: 1.0, Method.BOSH3: 0.7, Method.EVEN3: 0.7, Method.EVEN4: 0.7, Method.RK4: 0.8}
 
 
 class Constant(nn.Module):

@@ -24,7 +24,8 @@ EXACT = {
     "forced": (lambda t, y: torch.cos(t).expand_as(y), lambda t, y0: y0 + math.sin(t)),
 }
 HARMONIC = Field(lambda t, y: torch.stack([y[:, 1], -y[:, 0]], 1))
-ADAPTIVE = [(Method.DOPRI5, 5), (Method.TSIT5, 5), (Method.BOSH3, 3), (Method.HEUN_EULER, 2)]
+ADAPTIVE = [(Method.DOPRI5, 5), (Method.TSIT5, 5), (Method.EVEN4, 4), (Method.BOSH3, 3), (Method.EVEN3, 3)]
+ADAPTIVE += [(Method.HEUN_EULER, 2)]
 FIXED = [(Method.EULER, 1), (Method.MIDPOINT, 2), (Method.RK4, 4)]
 
 

@@ -5,9 +5,10 @@ from fractions import Fraction as F
 import pytest
 import torch
 
-from nodestill.ode import Method
+from nodestill.models import Activation, ConvDynamics, Norm
+from nodestill.ode import Method, Solver, StepRecord, solve
 from nodestill.ode.tableaus import column, tableau, weights
-from ode_oracles import METHODS, A, B, C, E, density, elementary_weight, rooted_trees
+from ode_oracles import METHODS, A, B, C, E, Field, density, elementary_weight, rooted_trees
 
 METHOD = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.value)
 
@@ -61,7 +62,7 @@ def test_embedded_solution_is_one_order_lower(method):
 def test_without_error_is_the_same_method_with_only_the_stages_it_needs(method):
     table = tableau(method)
     short = table.without_error
-    needed = {"euler": 1, "midpoint": 2, "rk4": 4, "dopri5": 6, "tsit5": 6, "bosh3": 3, "heun-euler": 2}
+    needed = {"euler": 1, "midpoint": 2, "rk4": 4, "dopri5": 6, "tsit5": 6, "bosh3": 3, "even3": 3, "even4": 5, "heun-euler": 2}
     assert short.stages == needed[method.value]
     assert (short.order, short.error) == (table.order, ())
     assert (short.a, short.b, short.c) == tuple(whole[: short.stages] for whole in (table.a, table.b, table.c))
@@ -74,6 +75,40 @@ def test_last_slope_is_reused_just_where_it_is_the_next_first_one(method):
     table = tableau(method)
     assert table.reuses_last == method.is_adaptive
     assert table.reuses_last == (table.stages > 1 and (*table.a[-1], 0) == table.b and table.c[-1] == 1)
+
+
+def of_a_kink(method):
+    """Root mean squares, over where in a step of 1 a kink of size 1 lies, of the error that it makes and of its estimate."""
+    place = torch.linspace(0, 1, 2_001, dtype=torch.float64)[:, None]
+    solver = Solver(method, rtol=1e6, atol=1e6, first_step=1.0)
+    found = solve(Field(lambda t, y: (t - place).clamp_min(0)), torch.zeros_like(place), 0.0, 1.0, solver)
+    assert found.stats.accepted.tolist() == [1] * len(place)
+    error = (1 - place).square() / 2 - found.y1
+    return float(error.square().mean().sqrt()), float(found.error.square().mean().sqrt())
+
+
+def test_even_methods_lose_little_at_a_kink_and_see_it():
+    methods = (Method.BOSH3, Method.EVEN3, Method.EVEN4, Method.DOPRI5)
+    errors, estimates = zip(*map(of_a_kink, methods), strict=True)
+    assert errors == pytest.approx([0.0167, 0.0086, 0.0023, 0.0084], abs=6e-5)
+    seen = [estimate / error for estimate, error in zip(estimates, errors, strict=True)]
+    assert seen == pytest.approx([1.41, 2.68, 2.73, 1 / 13.4], rel=0.01)
+
+
+def test_even_methods_err_less_on_a_net_with_relus_at_equal_evaluations():
+    torch.manual_seed(0)
+    f, y0 = ConvDynamics(8, norm=Norm.GROUP, activation=Activation.RELU, t1=1.0).double(), torch.randn(8, 8, 4, 4).double()
+
+    def error(method):
+        steps = 30 // tableau(method).solution_stages
+        record = StepRecord(torch.full((steps, len(y0)), 1 / steps, dtype=torch.float64))
+        return float((solve(f, y0, 0.0, 1.0, Solver(method), replay=record).y1 - exact).norm())
+
+    with torch.no_grad():
+        exact = solve(f, y0, 0.0, 1.0, Solver(rtol=1e-6, atol=1e-6, max_steps=10_000)).y1
+        bosh3, even3, even4, dopri5 = map(error, (Method.BOSH3, Method.EVEN3, Method.EVEN4, Method.DOPRI5))
+    assert even3 < 0.8 * bosh3
+    assert even4 < 0.4 * dopri5
 
 
 def test_dopri5_has_the_coefficients_of_scipy():

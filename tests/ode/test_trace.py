@@ -20,7 +20,7 @@ def filled(steps, budget, targets=1):
         trace.begin()
         for _ in range(steps):
             trace.add(Taken(None, zero, zero, torch.zeros(2, 8), (), rejections=False))
-    return [[taken.y is not None for taken in stretch] for stretch in trace.stretches]
+    return [[taken.state is not None for taken in stretch] for stretch in trace.stretches]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 10, 37, 100, 1000])

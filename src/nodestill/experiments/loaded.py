@@ -34,12 +34,12 @@ def load_run(folder: RunFolder, device: torch.device) -> Loaded:
     if not folder.is_done:
         raise DataError(f"{folder.path} holds no finished model. Run its recipe to the end first.")
     recipe = folder.read("recipe.json", "role", "title", "dataset", "model", "seed", "class_names", "image_size")
-    kind = TeacherRecipe if recipe["role"] == Role.TEACHER.value else StudentRecipe
+    kind: type[TeacherRecipe | StudentRecipe] = TeacherRecipe if recipe["role"] == Role.TEACHER.value else StudentRecipe
     described = from_plain(kind, recipe["model"], f"{folder.path}/recipe.json: model")
     names = tuple(recipe["class_names"])
     model = build_model(described, recipe["seed"], len(names))
     folder.load_weights(model)
-    model = model.to(device, memory_format=torch.channels_last)
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
     return Loaded(scored(model).eval().requires_grad_(False), names, recipe)
 
 

@@ -166,5 +166,6 @@ class StudentRecipe:
 
     def solver_in(self, epoch: int) -> Solver:
         """Return the solver of an epoch of its training, from 0."""
-        coarse = epoch < self.coarse_epochs and self.solver.steps is not None
-        return replace(self.solver, steps=self.solver.steps // 2) if coarse else self.solver
+        if self.solver.steps is None or epoch >= self.coarse_epochs:
+            return self.solver
+        return replace(self.solver, steps=self.solver.steps // 2)

@@ -107,12 +107,12 @@ def _cost(model: nn.Module, data: ImageSet, counts: Tensor | None) -> dict[str, 
     With several equations an evaluation costs what it does on the average over all that are made; with t1 = 0, where none is
     made, what the dearest would.
     """
-    shape = tuple(data.images.shape[1:])
+    channels, height, width = data.images.shape[1:]
     if not isinstance(model, NeuralODEClassifier) or counts is None:
-        example = torch.zeros(1, *shape, device=data.images.device)
+        example = torch.zeros(1, channels, height, width, device=data.images.device)
         return {"parameters": parameter_count(model), "macs": macs(model, example), "macs_per_evaluation": None}
     means = counts.double().mean(0).tolist()
-    cost = forward_macs(model, shape, means)
+    cost = forward_macs(model, (channels, height, width), means)
     unused = 0 if model.t1 else sum(parameter_count(f) for _, f in model.equations)  # stem only: f is there, not called
     each = cost.dynamics / sum(means) if model.t1 else max(cost.per_evaluation)
     return {

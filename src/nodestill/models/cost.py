@@ -32,7 +32,7 @@ def macs(module: nn.Module, *example: Tensor) -> int:
     """
     counted: list[int] = []
 
-    def count(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def count(layer: nn.Conv2d | nn.Linear, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         counted.append(output[0].numel() * layer.weight[0].numel())
 
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]

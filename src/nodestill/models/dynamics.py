@@ -9,6 +9,7 @@ shared over t and over the batch, would make f depend on the path of the solver 
 """
 
 import math
+from collections.abc import Sequence
 from enum import Enum
 
 import torch
@@ -78,23 +79,25 @@ class ConvDynamics(nn.Module):
         groups = norm_groups(channels)
         self.channels, self.t1, self.scale = channels, float(t1), scale
         self.norm, self.activation, self.pre_activation = norm, activation, pre_activation
-        self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(layers))
+        convs = [nn.Conv2d(channels, channels, 3, padding=1) for _ in range(layers)]
+        norms = [nn.GroupNorm(groups, channels) for _ in range(layers if norm is Norm.GROUP else 0)]
+        self.convs = nn.ModuleList(convs)
         self.time_kernels = nn.Parameter(torch.empty(layers, channels, 3, 3))
-        norms = layers if norm is Norm.GROUP else 0
-        self.norms = nn.ModuleList(nn.GroupNorm(groups, channels) for _ in range(norms))
-        self._initialise(zero_last)
+        self.norms = nn.ModuleList(norms)
+        self._initialise(convs, norms, zero_last)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
 
-    def _initialise(self, zero_last: bool) -> None:
+    def _initialise(self, convs: Sequence[nn.Conv2d], norms: Sequence[nn.GroupNorm], zero_last: bool) -> None:
         std = math.sqrt(2 / (9 * (self.time_kernels.shape[1] + 1)))
         nn.init.normal_(self.time_kernels, std=std)
-        for conv in self.convs:
+        for conv in convs:
+            assert conv.bias is not None  # a convolution has one unless told otherwise
             nn.init.normal_(conv.weight, std=std)
             nn.init.zeros_(conv.bias)
-        if zero_last and self.norm is Norm.GROUP:
-            nn.init.zeros_(self.norms[-1].weight)
+        if zero_last and norms:
+            nn.init.zeros_(norms[-1].weight)
         elif zero_last:
-            nn.init.zeros_(self.convs[-1].weight)
+            nn.init.zeros_(convs[-1].weight)
             nn.init.zeros_(self.time_kernels[-1])
 
     def forward(self, t: Float[Tensor, "#batch 1 1 1"], y: State) -> State:
@@ -118,6 +121,7 @@ class ConvDynamics(nn.Module):
         relu = inner and self.activation is Activation.RELU
         if self.norm is Norm.GROUP:
             norm = self.norms[index]
+            assert isinstance(norm, nn.GroupNorm)  # a ModuleList does not say what it holds
             z = group_norm_at_time(
                 z, share, time_map, norm.weight, norm.bias, groups=norm.num_groups, relu=relu, out_dtype=out_dtype
             )

@@ -109,8 +109,9 @@ class NeuralODEClassifier(nn.Module):
             raise InputError(
                 f"replay must hold one record per equation, {len(equations)}, got {len(replay)}. Pass prediction.steps."
             )
+        given: Sequence[StepRecord | None] = replay or [None] * len(equations)
         y, solutions = images, []
-        for (encoder, f), steps in zip(equations, replay or [None] * len(equations), strict=True):
+        for (encoder, f), steps in zip(equations, given, strict=True):
             y0 = as_state(encoder(y))
             solution = solve(f, y0, 0.0, self.t1, self.solver, replay=steps, raises=raises) if self.t1 else _no_solve(y0)
             solutions.append(solution)
@@ -181,4 +182,4 @@ def node_classifier(
     head = head_behind(kind, dynamics[-1].channels, num_classes, pooling)
     further = list(zip(transitions, dynamics[1:], strict=True))
     model = NeuralODEClassifier(encoder, dynamics[0], head, t1=dynamics[0].t1, solver=solver, further=further)
-    return model.to(memory_format=torch.channels_last)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs

@@ -124,5 +124,6 @@ def encoders(kind: Stem, widths: Sequence[int], mean: Sequence[float], std: Sequ
 def _conv(channels_in: int, channels_out: int, stride: int) -> nn.Conv2d:
     conv = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1)
     nn.init.kaiming_normal_(conv.weight)
+    assert conv.bias is not None  # a convolution has one unless told otherwise
     nn.init.zeros_(conv.bias)
     return conv

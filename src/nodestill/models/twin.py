@@ -36,6 +36,7 @@ class DiscreteTwin(nn.Module):
         y = images
         for encoder, blocks in zip(self.encoders, self.blocks, strict=True):
             y = as_state(encoder(y))  # a state as that of a solve: only f is in low precision
+            assert isinstance(blocks, nn.ModuleList)  # a ModuleList does not say what it holds
             for f in blocks:
                 y = y + f(y.new_zeros(1, 1, 1, 1), y)
         return self.head(y)
@@ -67,4 +68,5 @@ def discrete_twin(
         f.time_kernels.requires_grad_(False)  # at t = 0 they add nothing
     widths = [some[0].channels for some in blocks]
     head = head_behind(kind, widths[-1], num_classes, pooling)
-    return DiscreteTwin(encoders(kind, widths, mean, std), blocks, head).to(memory_format=torch.channels_last)
+    twin = DiscreteTwin(encoders(kind, widths, mean, std), blocks, head)
+    return twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs

@@ -113,7 +113,7 @@ class _Augmented(nn.Module):
         with torch.enable_grad():
             y = y.detach().requires_grad_()
             slope = self.dynamics(t, y)
-        pulled, *_ = pull_back_slope(Kept(y, slope), a, ())
+        pulled, _ = pull_back_slope(Kept(y, slope), a, ())
         return torch.cat([slope.detach(), -pulled], 1).to(joined.dtype)
 
 
@@ -162,5 +162,5 @@ class _ParameterIntegral:
             t = taken.t + float(tableau.c[i]) * taken.h
             _, (again,) = evaluate(self.field, t, y, True, tableau.share_to_compensate(i))
             weight = like_state(-taken.h * float(tableau.b[i]), a)
-            _, *new = pull_back_slope(again, a * weight, self.wanted)
+            _, new = pull_back_slope(again, a * weight, self.wanted)
             self.gradients = [add(total, part) for total, part in zip(self.gradients, new, strict=True)]

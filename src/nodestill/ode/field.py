@@ -13,6 +13,8 @@ from nodestill.errors import InputError
 from nodestill.ode.rounding import CompensatingStage
 from nodestill.precision import Precision
 
+_MOST_GRAPHS = 128  # of each function, in a process; what comes after them runs uncompiled
+
 State = Float[Tensor, "batch *state"]
 PerImage = Float64[Tensor, " batch"]
 
@@ -92,7 +94,16 @@ def without_autocast(backward: Callable) -> Callable:
 
 @lru_cache
 def _graph_of(function: Callable) -> Callable:
-    return torch.compile(function)
+    """Return a function compiled, once for each shape and setting; by itself PyTorch gives up after eight of them."""
+    graph = torch.compile(function)
+
+    @wraps(function)
+    def run(*arguments: Any, keep: bool) -> Any:
+        config = torch._dynamo.config
+        with config.patch(cache_size_limit=max(_MOST_GRAPHS, config.cache_size_limit)):
+            return graph(*arguments, keep=keep)
+
+    return run
 
 
 def maybe_compiled(function: Callable, field: Field, *, keep: bool) -> Callable:

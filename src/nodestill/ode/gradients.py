@@ -148,22 +148,22 @@ def _pull_back(
     tableau, kept = _evaluations(ctx.problem, taken, of_error is not None)
     for evaluation in (kept[0], kept[-1]):  # of every step, at 10 us: f may read a tensor at some times only
         check_leaves(weights_of(ctx.parameters, ctx.frozen), evaluation)
-    whole = _shaped(cotangent, taken, of_error)
-    part = whole if taken.index is None else whole[taken.index]
+    whole = _shaped(cotangent, taken, len(ctx.failed))
+    part = whole if taken.positions is None else whole[taken.positions]
     if of_error is not None:
-        of_error = (of_error if taken.index is None else of_error[taken.index]).double()
+        of_error = (of_error if taken.positions is None else of_error[taken.positions]).double()
     part, gradients = pull_back_step(kept, tableau, taken.h, _dense_like(part, taken.y), of_error, wanted)
-    if taken.index is None:
+    if taken.positions is None:
         return part, gradients
-    whole[taken.index] = part  # in place: `_of_arrived` and `_shaped` made it, it is not the caller's
+    whole[taken.positions] = part  # in place: `_of_arrived` and `_shaped` made it, it is not the caller's
     return whole, gradients
 
 
-def _shaped(cotangent: Tensor | None, taken: Taken, of_error: Tensor | None) -> Tensor:
+def _shaped(cotangent: Tensor | None, taken: Taken, batch: int) -> Tensor:
     """Return the cotangent of the whole batch; a loss of the error estimate alone starts it from zero."""
     if cotangent is not None:
         return cotangent
-    return taken.y.new_zeros((len(of_error), *taken.y.shape[1:]))
+    return taken.y.new_zeros((batch, *taken.y.shape[1:]))
 
 
 def _dense_like(cotangent: Tensor, y: Tensor) -> Tensor:

@@ -31,7 +31,8 @@ class _Front:
     first: tuple[Kept, ...]  # the evaluation behind `slope`, if it was kept and is of these very images
 
     def only(self, chosen: Tensor) -> "_Front":
-        return _Front(*[part[chosen] for part in (self.index, self.travelled, self.size, self.y, self.slope)], first=())
+        index, travelled, size = self.index[chosen], self.travelled[chosen], self.size[chosen]
+        return _Front(index, travelled, size, self.y[chosen], self.slope[chosen], first=())
 
 
 def march(problem: Problem, y0: Tensor, steps: Steps | None) -> Progress:

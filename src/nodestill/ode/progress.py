@@ -57,7 +57,8 @@ def nowhere(y0: Tensor) -> Progress:
     """Return the progress of a batch that has not left its start, all counts zero."""
     count = torch.zeros(len(y0), dtype=torch.int64, device=y0.device)
     zero = torch.zeros(len(y0), dtype=torch.float64, device=y0.device)
-    return Progress(y0, y0, zero, *[count.clone() for _ in range(4)], zero.clone())
+    status, evaluations, rejected, tried = (count.clone() for _ in range(4))
+    return Progress(y0, y0, zero, status, evaluations, rejected, tried, zero.clone())
 
 
 def marked(progress: Progress) -> Tensor:

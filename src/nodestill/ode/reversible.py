@@ -162,6 +162,6 @@ def _pull_back_increment(
     kept: Sequence[Kept], h: PerImage, cotangent: Tensor, parameters: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor | None]]:
     size = like_state(h, cotangent)
-    of_middle, *second = pull_back_slope(kept[1], size * cotangent, parameters)
-    of_start, *first = pull_back_slope(kept[0], size / 2 * of_middle, parameters)
+    of_middle, second = pull_back_slope(kept[1], size * cotangent, parameters)
+    of_start, first = pull_back_slope(kept[0], size / 2 * of_middle, parameters)
     return of_middle + of_start, [add(a, b) for a, b in zip(first, second, strict=True)]

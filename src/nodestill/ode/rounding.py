@@ -41,14 +41,14 @@ class CompensatingStage(TorchFunctionMode):
         self, function: Callable, types: Sequence[type], arguments: tuple = (), options: dict[str, Any] | None = None
     ) -> Any:
         """Call a function of PyTorch, with moved weights if it is one that autocast rounds them for."""
-        arguments, options = list(arguments), dict(options or {})
-        if function in _WITH_WEIGHTS and _rounds(arguments[0] if arguments else options["input"]):
+        positional, named = list(arguments), dict(options or {})
+        if function in _WITH_WEIGHTS and _rounds(positional[0] if positional else named["input"]):
             for place, name in ((1, "weight"), (2, "bias")):
-                if name in options:
-                    options[name] = self._moved(options[name])
-                elif place < len(arguments):
-                    arguments[place] = self._moved(arguments[place])
-        return function(*arguments, **options)
+                if name in named:
+                    named[name] = self._moved(named[name])
+                elif place < len(positional):
+                    positional[place] = self._moved(positional[place])
+        return function(*positional, **named)
 
     def _moved(self, weight: Tensor | None) -> Tensor | None:
         if weight is None or weight.dtype != torch.float32:

@@ -98,14 +98,13 @@ def _checked(
 
 
 def _check_kinds(dynamics: object, y0: object, solver: object, replay: object) -> None:
-    for name, value, kind, remedy in (
-        ("f", dynamics, nn.Module, "Put it into the forward of a module."),
-        ("y0", y0, Tensor, "Stack several parts of a state along one dimension."),
-        ("solver", solver, Solver, "Write Solver(method=Method.DOPRI5), for example."),
-        ("replay", replay, StepRecord | None, "Pass the steps of an earlier solution, solution.steps."),
+    for name, value, kind, wanted, remedy in (
+        ("f", dynamics, nn.Module, "torch.nn.Module", "Put it into the forward of a module."),
+        ("y0", y0, Tensor, "Tensor", "Stack several parts of a state along one dimension."),
+        ("solver", solver, Solver, "Solver", "Write Solver(method=Method.DOPRI5), for example."),
+        ("replay", replay, StepRecord | None, "StepRecord", "Pass the steps of an earlier solution, solution.steps."),
     ):
         if not isinstance(value, kind):
-            wanted = "StepRecord" if name == "replay" else kind.__name__ if kind is not nn.Module else "torch.nn.Module"
             raise InputError(f"{name} must be a {wanted}, got {type(value).__name__}. {remedy}")
 
 

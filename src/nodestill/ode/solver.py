@@ -23,6 +23,8 @@ class Method(Enum):
     DOPRI5 = "dopri5"
     TSIT5 = "tsit5"
     BOSH3 = "bosh3"
+    EVEN3 = "even3"  # ours, for f with kinks (ReLU): see `tableaus`
+    EVEN4 = "even4"
     HEUN_EULER = "heun-euler"
     EULER = "euler"
     MIDPOINT = "midpoint"
@@ -32,7 +34,7 @@ class Method(Enum):
     @property
     def is_adaptive(self) -> bool:
         """Whether the method estimates its own error, and so chooses its own steps."""
-        return self in (Method.DOPRI5, Method.TSIT5, Method.BOSH3, Method.HEUN_EULER)
+        return self not in (Method.EULER, Method.MIDPOINT, Method.RK4, Method.REVERSIBLE)
 
 
 class GradientMode(Enum):
@@ -106,9 +108,9 @@ class Solver:
                 raise InputError(f"{name} must be one of {known}, got {getattr(self, name)!r}.")
         if not (_is_size(self.rtol) and _is_size(self.atol)):
             raise InputError(f"rtol and atol must be positive and finite, got {self.rtol!r} and {self.atol!r}. 1e-3 is usual.")
-        if not (_is_whole(self.max_steps) and self.max_steps >= 1):
+        if not _is_whole(self.max_steps, 1):
             raise InputError(f"max_steps must be a whole number >= 1, got {self.max_steps!r}. 1000 is usual.")
-        if not (_is_whole(self.kept_bytes) and self.kept_bytes >= 0):
+        if not _is_whole(self.kept_bytes, 0):
             raise InputError(f"kept_bytes must be a whole number >= 0, got {self.kept_bytes!r}. 2**30 is usual.")
         if not isinstance(self.compiled, bool):
             raise InputError(f"compiled must be True or False, got {self.compiled!r}. Leave it out for False.")
@@ -121,16 +123,16 @@ class Solver:
                 f"steps = {self.steps} contradicts {self.method.value}, which chooses its own steps. "
                 "Leave steps out, or choose a fixed-step method."
             )
-        if not self.method.is_adaptive and not (_is_whole(self.steps) and self.steps >= 1):
+        if not self.method.is_adaptive and not _is_whole(self.steps, 1):
             raise InputError(f"{self.method.value} takes a whole number of steps >= 1, got steps = {self.steps!r}. Set it.")
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def _is_size(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 < value < math.inf
+    return isinstance(value, Real) and not isinstance(value, bool) and not value <= 0 and value < math.inf  # a Real has no >
 
 
 _CHOICES: dict[str, type[Enum]] = {

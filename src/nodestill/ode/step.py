@@ -63,7 +63,8 @@ class FusedSlopes:
 
     def total(self, coefficients: Sequence[Fraction], first: int = 0) -> State:
         """Return the weighted sum of the rows from `first` on."""
-        return sum(float(c) * self.rows[first + i] for i, c in enumerate(coefficients) if c)
+        one, *others = [float(c) * self.rows[first + i] for i, c in enumerate(coefficients) if c]
+        return sum(others, start=one)
 
 
 def evaluate(field: Field, t: PerImage, y: State, keep: bool, share: float | None = None) -> tuple[Tensor, tuple[Kept, ...]]:
@@ -91,7 +92,8 @@ def take_step(field: Field, tableau: Tableau, t: PerImage, h: PerImage, y: State
     """
     slopes = FusedSlopes(y) if torch.compiler.is_compiling() else Slopes(y, tableau.stages)
     slopes.put(0, slope)
-    size, kept, y_next = like_state(h, y), (), y
+    size, y_next = like_state(h, y), y
+    kept: tuple[Kept, ...] = ()
     for i in range(1, tableau.stages):
         y_next = advance(y, slopes, tableau.a[i], size)
         slope, new = evaluate(field, t + float(tableau.c[i]) * h, y_next, keep, tableau.share_to_compensate(i))
@@ -134,7 +136,8 @@ def pull_back_step(
     Source:
         Hager 2000, "Runge-Kutta methods in optimal control and the transformed adjoint system", section 2.
     """
-    size, gradients = like_state(h, cotangent), [None] * len(parameters)
+    size = like_state(h, cotangent)
+    gradients: list[Tensor | None] = [None] * len(parameters)
     nu = None if of_error is None else _error_cotangent(kept, tableau, size, of_error)
     pulled = Slopes(cotangent, len(kept))
     for i in reversed(range(len(kept))):
@@ -143,7 +146,7 @@ def pull_back_step(
             seed += pulled.total(column(tableau, i, len(kept)), first=i + 1)
         if nu is not None:
             seed += nu * float(tableau.error[i])
-        mu, *of_parameters = pull_back_slope(kept[i], seed.mul_(size), parameters)
+        mu, of_parameters = pull_back_slope(kept[i], seed.mul_(size), parameters)
         pulled.put(i, mu)
         gradients = [add(total, new) for total, new in zip(gradients, of_parameters, strict=True)]
     return cotangent + pulled.total([Fraction(1)] * len(kept)), gradients
@@ -177,9 +180,9 @@ def all_finite(value: State) -> Bool[Tensor, " batch"]:
     return value.isfinite().flatten(1).all(1)
 
 
-def pull_back_slope(kept: Kept, seed: State, parameters: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+def pull_back_slope(kept: Kept, seed: State, parameters: Sequence[Tensor]) -> tuple[State, Sequence[Tensor | None]]:
     """Pull a cotangent of f(t, y) back to y and to the parameters; what f does not use has no gradient (y: zero)."""
     if not kept.slope.requires_grad:
-        return torch.zeros_like(kept.y), *[None] * len(parameters)
-    found = torch.autograd.grad(kept.slope, [kept.y, *parameters], seed.to(kept.slope.dtype), allow_unused=True)
-    return torch.zeros_like(kept.y) if found[0] is None else found[0], *found[1:]
+        return torch.zeros_like(kept.y), [None] * len(parameters)
+    of_y, *found = torch.autograd.grad(kept.slope, [kept.y, *parameters], seed.to(kept.slope.dtype), allow_unused=True)
+    return torch.zeros_like(kept.y) if of_y is None else of_y, found

@@ -23,18 +23,24 @@ from nodestill.ode.tableaus import Tableau
 class Taken(NamedTuple):
     """One step of some images, as it was taken."""
 
-    index: Tensor | None  # positions in the batch; None is all of it
+    positions: Tensor | None  # in the batch; None is all of it
     t: PerImage
     h: PerImage  # signed; 0 for an image whose step was rejected
-    y: Tensor | None  # where the step started; None if that is to be made again
+    state: Tensor | None  # where the step started; None, in a trace alone, if that is to be made again
     kept: tuple[Kept, ...]  # the evaluations that the solution needs; those that are missing in front are made again
     rejections: bool  # whether some h are 0; known, so that nobody need ask the device
 
+    @property
+    def y(self) -> Tensor:
+        """Where the step started; whoever hears of a step is told that."""
+        assert self.state is not None
+        return self.state
+
     def only(self, chosen: Tensor) -> "Taken":
         """Return the step of some of its images, given as positions in it; its evaluations are those of others too."""
-        index = chosen if self.index is None else self.index[chosen]
-        y = None if self.y is None else self.y[chosen]
-        return Taken(index, self.t[chosen], self.h[chosen], y, (), self.rejections)
+        positions = chosen if self.positions is None else self.positions[chosen]
+        state = None if self.state is None else self.state[chosen]
+        return Taken(positions, self.t[chosen], self.h[chosen], state, (), self.rejections)
 
     def accepted(self) -> "Taken":
         """Return the step of those images that accepted it."""
@@ -85,29 +91,32 @@ class Trace:
     def add(self, taken: Taken) -> None:
         """Keep a step, and give up states that are too many by now."""
         steps = self.stretches[-1]
-        steps.append(taken if len(steps) % self._spacing == 0 else taken._replace(y=None))
+        steps.append(taken if len(steps) % self._spacing == 0 else taken._replace(state=None))
         self.steps += 1
-        self._bytes += 0 if steps[-1].y is None else steps[-1].y.nbytes
+        self._bytes += 0 if steps[-1].state is None else steps[-1].state.nbytes
         if not self.keeps_evaluations and self._spacing**2 < self.steps and self._bytes > self._budget:
             self._spacing *= 2
             self.stretches = [self._thinned(steps) for steps in self.stretches]
-            self._bytes = sum(taken.y.nbytes for steps in self.stretches for taken in steps if taken.y is not None)
+            self._bytes = sum(state.nbytes for state in self._states())
 
     def _thinned(self, steps: list[Taken]) -> list[Taken]:
-        return [taken if i % self._spacing == 0 else taken._replace(y=None) for i, taken in enumerate(steps)]
+        return [taken if i % self._spacing == 0 else taken._replace(state=None) for i, taken in enumerate(steps)]
+
+    def _states(self) -> list[Tensor]:
+        return [taken.state for steps in self.stretches for taken in steps if taken.state is not None]
 
     def leave_out(self, failed: Tensor) -> None:
         """Forget the steps of failed images: f may have no finite derivative where they went, and 0 * inf would spread."""
         healthy = ~failed
         for steps in self.stretches:
             for i, taken in enumerate(steps):
-                chosen = torch.nonzero(healthy if taken.index is None else healthy[taken.index])[:, 0]
+                chosen = torch.nonzero(healthy if taken.positions is None else healthy[taken.positions])[:, 0]
                 steps[i] = taken.only(chosen)
 
     def hand_over(self) -> list[Tensor]:
         """Return the states that were kept, in order, and keep them no longer: autograd does, and frees them with its graph."""
-        states = [taken.y for steps in self.stretches for taken in steps if taken.y is not None]
-        self.stretches = [[taken._replace(y=None) for taken in steps] for steps in self.stretches]
+        states = self._states()
+        self.stretches = [[taken._replace(state=None) for taken in steps] for steps in self.stretches]
         return states
 
     def backwards(self, field: Field, tableau: Tableau, target: int, states: Sequence[Tensor]) -> Iterator[Taken]:
@@ -118,11 +127,11 @@ class Trace:
         steps, before = self.stretches[target], sum(-(-len(steps) // self._spacing) for steps in self.stretches[:target])
         for start in reversed(range(0, len(steps), self._spacing)):
             stretch = steps[start : start + self._spacing]
-            stretch[0] = stretch[0]._replace(y=states[before + start // self._spacing])
+            stretch[0] = stretch[0]._replace(state=states[before + start // self._spacing])
             again = _states_again(field, tableau, stretch, self._batch)
             for i in reversed(range(start, start + len(stretch))):
                 taken, steps[i] = stretch.pop(), steps[i]._replace(kept=())
-                yield taken._replace(y=again.pop())
+                yield taken._replace(state=again.pop())
 
     def forget_evaluations(self) -> None:
         """Keep evaluations no longer: a further pass makes them again."""
@@ -134,13 +143,13 @@ def _states_again(field: Field, tableau: Tableau, steps: list[Taken], batch: int
     first, states = steps[0].y, [steps[0].y]
     if len(steps) == 1:
         return states
-    whole = placed(first.new_empty_strided((batch, *first.shape[1:]), first.stride()), steps[0].index, first)
+    whole = placed(first.new_empty_strided((batch, *first.shape[1:]), first.stride()), steps[0].positions, first)
     with torch.no_grad(), shared_casts(whole.device):
         for before, after in pairwise(steps):
-            moved = before._replace(y=states[-1]).accepted()
+            moved = before._replace(state=states[-1]).accepted()
             if len(moved.t):
-                whole = placed(whole, moved.index, _end(field, tableau, moved))
-            states.append(whole if after.index is None else whole[after.index])
+                whole = placed(whole, moved.positions, _end(field, tableau, moved))
+            states.append(whole if after.positions is None else whole[after.positions])
     return states
 
 

@@ -182,14 +182,15 @@ def curves_figure(audit: AuditRecords) -> "matplotlib.figure.Figure":
     """Draw both protocols' accuracy against radius, with Wilson bands; the area between them is what one overstates."""
     figure, (axes,) = panels(1, (1.35 * PANEL[0], PANEL[1]))
     found = _curves(audit)
-    shown = (("chu2022", 1, COLORS["undistilled"], "--"), ("sound", 2, COLORS["distilled"], "-"))
-    for text, column, color, dashes in shown:
-        points = [(row[0], row[column]) for row in found if row[column] is not None]
+    paper, worst = [(eps, point) for eps, point, _, _ in found], [(eps, point) for eps, _, point, _ in found]
+    shown = (("chu2022", paper, COLORS["undistilled"], "--"), ("sound", worst, COLORS["distilled"], "-"))
+    for text, curve, color, dashes in shown:
+        points = [(eps, point) for eps, point in curve if point is not None]
         if points:
-            eps = [point[0] for point in points]
+            radii = [eps for eps, _ in points]
             low, high = [100 * p["low"] for _, p in points], [100 * p["high"] for _, p in points]
-            axes.plot(eps, [100 * p["robust_accuracy"] for _, p in points], dashes, color=color, marker="o", ms=3, label=text)
-            axes.fill_between(eps, low, high, color=color, alpha=0.16, lw=0)
+            axes.plot(radii, [100 * p["robust_accuracy"] for _, p in points], dashes, color=color, marker="o", ms=3, label=text)
+            axes.fill_between(radii, low, high, color=color, alpha=0.16, lw=0)
     axes.axvline(audit.summary["eps_255"], color=MUTED, lw=1, ls=(0, (2, 3)), label="_checks")
     axes.set_ylim(-1.5, 101.5)
     whole_numbers(axes)

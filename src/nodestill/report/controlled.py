@@ -66,7 +66,7 @@ def _control_row(grid: GridRecords, names: list[str]) -> tuple[str, ...]:
 
 
 def _rate(grid: GridRecords, name: str) -> str:
-    rates = {cell.run.recipe["model"]["training"]["lr"] for cell in grid.named(name).values() if cell.run is not None}
+    rates = {run.recipe["model"]["training"]["lr"] for run in grid.runs(name).values()}
     return ", ".join(f"{rate:g}" for rate in sorted(rates)) or NOTHING
 
 

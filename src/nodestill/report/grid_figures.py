@@ -48,7 +48,7 @@ def _squares(panel: "matplotlib.axes.Axes", table: list[list[float]]) -> None:
 def attack_figure(grid: GridRecords) -> "matplotlib.figure.Figure":
     """Draw accuracy against radius as the paper's Figure 1 does, one panel an attack, means over seeds with their intervals."""
     names = [cell for cell in (*grid.names("figure1"), *grid.names("table3")) if grid.named(cell)]
-    attacks = sorted({row["attack"] for cell in names for run in grid.named(cell).values() for row in run.run.robustness})
+    attacks = sorted({row["attack"] for cell in names for run in grid.runs(cell).values() for row in run.robustness})
     figure, axes = panels(max(1, len(attacks)))
     for panel, attack in zip(axes, reversed(attacks)):
         for place, cell in enumerate(names):
@@ -61,15 +61,13 @@ def attack_figure(grid: GridRecords) -> "matplotlib.figure.Figure":
 
 
 def _curve(panel: "matplotlib.axes.Axes", grid: GridRecords, cell: str, attack: str, dashes: Any) -> None:
-    radii = sorted(
-        {row["eps_255"] for one in grid.named(cell).values() for row in one.run.robustness if row["attack"] == attack}
-    )
+    runs = list(grid.runs(cell).values())
+    radii = sorted({row["eps_255"] for run in runs for row in run.robustness if row["attack"] == attack})
     found = [(eps, spread(grid, cell, attacked(attack, eps))) for eps in radii]
     points = [(eps, 100 * at.mean, 100 * max(0.0, at.low), 100 * min(1.0, at.high)) for eps, at in found if at is not None]
     if points:
         eps, mean, low, high = zip(*points)
-        role = next(iter(grid.named(cell).values())).run.role
-        color = COLORS.get(role, MUTED)
+        color = COLORS.get(runs[0].role, MUTED)
         panel.plot(eps, mean, color=color, ls=dashes, lw=1.8, marker="o", ms=3, label=grid.first(cell).about)
         panel.fill_between(eps, low, high, color=color, alpha=0.12, lw=0)
 

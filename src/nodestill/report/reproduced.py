@@ -140,7 +140,7 @@ def figure1_table(grid: GridRecords) -> Table:
 
 
 def _rows(grid: GridRecords, name: str) -> list[dict]:
-    return [row for cell in grid.named(name).values() if cell.run is not None for row in cell.run.robustness]
+    return [row for run in grid.runs(name).values() for row in run.robustness]
 
 
 def attack_notes(grid: GridRecords, names: Sequence[str]) -> tuple[str, ...]:

@@ -104,9 +104,9 @@ def _left(grid: GridRecords, name: str, eps_255: int) -> str:
 def _controls(grid: GridRecords) -> list[str | None]:
     gaps: dict[bool, dict[str, Spread]] = {True: {}, False: {}}  # of controls, and of teachers and the paper's own models
     for cell in (grid.first(name) for name in grid.names("controls")):
-        found = None if cell.compared is None else difference(grid, cell.name, cell.compared)
-        if found is not None:
-            gaps[not (cell.name.startswith("resnet") or "figure1" in cell.parts)][cell.about] = found
+        gap = None if cell.compared is None else difference(grid, cell.name, cell.compared)
+        if gap is not None:
+            gaps[not (cell.name.startswith("resnet") or "figure1" in cell.parts)][cell.about] = gap
     found, others = gaps[True], [f"“{about}”, {gap.points()}" for about, gap in gaps[False].items()]
     if not found:
         return []
@@ -163,7 +163,7 @@ def _horizons(grid: GridRecords) -> list[str | None]:
     if len(names) < 2:
         return []
     ends = [(grid.first(name).about, epoch_seconds(grid, name)) for name in (names[0], names[-1])]
-    failed = sum(row["failed_images"] for name in names for cell in grid.named(name).values() for row in cell.run.robustness)
+    failed = sum(row["failed_images"] for name in names for run in grid.runs(name).values() for row in run.robustness)
     return [
         f"The fastest epoch takes {duration(ends[0][1])} with {ends[0][0]} and {duration(ends[1][1])} with {ends[1][0]}.",
         f"Of the attacked images, {failed} met the limit on steps or another failure of a solve; they count as not robust.",

@@ -102,7 +102,7 @@ def _time(grid: GridRecords, name: str) -> str:
 def _about_time(grid: GridRecords) -> tuple[str, ...]:
     ways: dict[str, list[str]] = {}
     for name in horizon_names(grid):
-        for way in dict.fromkeys(cell.run.recipe["model"]["solver"]["gradient"] for cell in grid.named(name).values()):
+        for way in dict.fromkeys(run.recipe["model"]["solver"]["gradient"] for run in grid.runs(name).values()):
             ways.setdefault(way, []).append(grid.first(name).about)
     modes = "; ".join(f"by `{way}` in {joined([f'“{name}”' for name in names])}" for way, names in ways.items())
     return (
@@ -120,7 +120,7 @@ def horizon_names(grid: GridRecords) -> list[str]:
 
 def epoch_seconds(grid: GridRecords, name: str, pick: Callable = min) -> float | int | None:
     """Return the seconds of the fastest epoch of a cell, over all seeds, or of the slowest; none if none is known."""
-    seconds = [row["seconds"] for cell in grid.named(name).values() for row in cell.run.training]
+    seconds = [row["seconds"] for run in grid.runs(name).values() for row in run.training]
     return pick(seconds) if seconds else None
 
 

@@ -76,7 +76,7 @@ def clean(run: RunRecords) -> tuple[int, int]:
 
 def hits_of(records: GridRecords, name: str, measured: Measured = clean) -> dict[int, Hits]:
     """Return hits and trials of a cell by seed, of the seeds that are measured."""
-    found = {seed: measured(cell.run) for seed, cell in records.named(name).items() if cell.run is not None}
+    found = {seed: measured(run) for seed, run in records.runs(name).items()}
     return {seed: hits for seed, hits in found.items() if hits is not None}
 
 

@@ -45,7 +45,7 @@ def difference_under_attack(records: GridRecords, one: str, other: str) -> Sprea
 
     A run whose attack is not finished is left out: one that lacks a radius or an attack that another run of the grid has.
     """
-    runs = {name: {seed: cell.run for seed, cell in records.named(name).items()} for name in (one, other)}
+    runs = {name: records.runs(name) for name in (one, other)}
     every = [run for of_seeds in runs.values() for run in of_seeds.values()]
     counts = [row["images"] for run in every for row in run.robustness]
     whole = set().union(*(_places(cell.run) for cell in records.cells if cell.run is not None))
@@ -74,7 +74,7 @@ def shares_right(run: RunRecords, first: int) -> list[float]:
 
 def measured_radius(records: GridRecords, names: Sequence[str], wanted: int) -> int:
     """Return the radius in 1/255, of those of models attacked by PGD, that is nearest to the wanted one; that one, if none."""
-    runs = [cell.run for name in names for cell in records.named(name).values()]
+    runs = [run for name in names for run in records.runs(name).values()]
     radii = {row["eps_255"] for run in runs for row in _rows(run) if row["attack"] == "pgd"}
     return min(radii or {wanted}, key=lambda eps: (abs(eps - wanted), eps))
 

@@ -113,7 +113,8 @@ def _pace(recipe: Model, dataset: Dataset, device: torch.device) -> float:
 
     At full size on a CPU a step of two images takes twice as long for each of them as one of 32.
     """
-    model = build_model(recipe, 0, _CLASSES).to(device, memory_format=torch.channels_last).train()
+    model = build_model(recipe, 0, _CLASSES).train()
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
     whole, paces = recipe.training.batch_size, list[float]()
     for batch in [*(few for few in _SMALL_BATCHES if few < whole), whole, whole]:
         images = torch.rand(batch, 3, _SIDE[dataset], _SIDE[dataset], device=device)

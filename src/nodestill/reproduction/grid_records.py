@@ -81,6 +81,10 @@ class GridRecords:
         """Return the finished cells of a name by seed."""
         return {cell.seed: cell for cell in self.cells if cell.name == name and cell.run is not None}
 
+    def runs(self, name: str) -> dict[int, RunRecords]:
+        """Return the records of the finished cells of a name by seed."""
+        return {cell.seed: cell.run for cell in self.cells if cell.name == name and cell.run is not None}
+
     def names(self, part: str) -> list[str]:
         """Return the names of the cells of a part, in order."""
         return list(dict.fromkeys(cell.name for cell in self.cells if part in cell.parts))
@@ -117,7 +121,8 @@ def read_grid(folder: Path) -> GridRecords:
     changes = tuple((field, here, there) for field, here, there in listing["changes"])
     table3 = {int(eps): percent for eps, percent in listing["table3"].items()}
     cells = tuple(_grid_cell(folder, entry) for entry in listing["cells"])
-    return GridRecords(folder, *(listing[key] for key in keys[:4]), changes, cells, table3)
+    dataset, data, scale, about = (listing[key] for key in keys[:4])
+    return GridRecords(folder, dataset, data, scale, about, changes, cells, table3)
 
 
 def _grid_cell(root: Path, entry: dict[str, Any]) -> GridCell:

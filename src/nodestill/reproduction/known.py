@@ -66,9 +66,10 @@ class Known:
         """Return the rate with the highest validation accuracy, the lowest of several, once all are measured or diverged."""
         left = [cell for cell in candidates if not self._diverged(cell)]
         measured = [(cell.model.training.lr, self._measured(cell)) for cell in left]
-        if any(found is None for _, found in measured):
+        known = [(rate, found) for rate, found in measured if found is not None]
+        if len(known) < len(measured):
             return None
-        return max(measured, key=lambda pair: (pair[1]["clean"]["accuracy"], -pair[0]))[0] if measured else None
+        return max(known, key=lambda pair: (pair[1]["clean"]["accuracy"], -pair[0]))[0] if known else None
 
     def is_hopeless(self, cell: Cell) -> bool:
         """Whether a cell can never be trained: all rates that were tried diverged, of it or of one that it needs."""

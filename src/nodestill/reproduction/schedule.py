@@ -146,7 +146,8 @@ def work_through(
             if any(freed):
                 now = standing(cells, known, scale)
                 loop.distrust(reports, now.left)
-            for news in reports or [None]:
+            told: Sequence[News | None] = reports or [None]
+            for news in told:
                 on_news(news, now, loop.running)
     finally:
         hands.close()

@@ -159,9 +159,9 @@ def carry_out(work: Work, workspace: Workspace, known: Known, images: Images) ->
     folder = workspace.store.folder(work.name)
     if not folder.is_done:
         folder.forget_rows()
-        sets = (images[split] for split in splits_of(work.member.training))
+        fitted, scored = (images[split] for split in splits_of(work.member.training))
         training = MemberTraining(
-            work.member, work.teacher, workspace.store, *sets, work.monitor_images, workspace.watch, keeps_lessons=True
+            work.member, work.teacher, workspace.store, fitted, scored, work.monitor_images, workspace.watch, keeps_lessons=True
         )
         try:
             train_member(training, workspace.accelerator, workspace.devices)

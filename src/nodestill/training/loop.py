@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,7 @@ def fabric_for(accelerator: str, devices: int = 1, precision: Precision = Precis
     _require_device(accelerator)
     from lightning.fabric import Fabric
 
-    arithmetic = "bf16-mixed" if precision is Precision.BFLOAT16 else "32-true"
+    arithmetic: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if precision is Precision.BFLOAT16 else "32-true"
     strategy = "ddp_spawn" if devices > 1 else "auto"
     try:
         return Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=arithmetic)
@@ -86,7 +86,7 @@ def set_up(model: nn.Module, plan: Training, fabric: Any) -> Learner:
             f"A batch of {plan.batch_size} does not divide among {fabric.world_size} processes. "
             "Choose a batch_size that is a multiple of the devices."
         )
-    model = model.to(fabric.device, memory_format=torch.channels_last)
+    model = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
     optimizer = build_optimizer(model, plan)
     return Learner(fabric, *fabric.setup(torch.compile(model, dynamic=False) if plan.compiled else model, optimizer))
 

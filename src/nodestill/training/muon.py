@@ -47,7 +47,7 @@ class Muon(torch.optim.Optimizer):
         normalized: Sequence[nn.Parameter] = (),
         filter_norm: float = 0.0,
     ) -> None:
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": list(convolutions), "orthogonal": True},
             {"params": [one for one in others if one.dim() > 2]},
             {"params": [one for one in others if one.dim() <= 2], "rate": vector_rate},
@@ -58,7 +58,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__([group for group in groups if group["params"]], defaults)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no line search, so no closure
         """Take one step. There is no line search, so `closure` must be none."""
         for group in self.param_groups:
             for parameter in group["params"]:

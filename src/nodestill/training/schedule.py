@@ -158,17 +158,17 @@ def _muon(model: nn.Module, plan: Training) -> Muon:
     """Return Muon for the kernels of all convolutions; time kernels of an f are no convolution of their own."""
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
     # A convolution that is trained has no bias here exactly where a BatchNorm follows, which would take it away again.
-    without_bias = [layer.weight for layer in layers if layer.bias is None and layer.weight.requires_grad]
-    scaled = {id(weight): weight for weight in without_bias if plan.filter_norm}
-    kernels = {id(layer.weight): layer.weight for layer in layers if id(layer.weight) not in scaled}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in kernels | scaled]
+    without_bias = {id(layer.weight) for layer in layers if layer.bias is None and layer.weight.requires_grad}
+    scaled = without_bias if plan.filter_norm else set()
+    kernels = {id(layer.weight) for layer in layers} - scaled
+    parameters = list(model.parameters())
     return Muon(
-        list(kernels.values()),
-        others,
+        [parameter for parameter in parameters if id(parameter) in kernels],
+        [parameter for parameter in parameters if id(parameter) not in kernels | scaled],
         lr=plan.lr,
         momentum=plan.momentum,
         weight_decay=plan.weight_decay,
         vector_rate=plan.vector_rate,
-        normalized=list(scaled.values()),
+        normalized=[parameter for parameter in parameters if id(parameter) in scaled],
         filter_norm=plan.filter_norm,
     )
