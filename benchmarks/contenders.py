@@ -6,6 +6,7 @@ tolerances; `autocast` is the one-line change that a user would try first.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,19 @@ from nodestill.precision import Precision
 
 Contender = Callable[[ConvDynamics, Tensor], Tensor]
 TOLERANCE = 1e-3
+
+
+class Chosen(NamedTuple):
+    """A method and the tolerance that it runs at."""
+
+    method: Method
+    tolerance: float
+
+    @classmethod
+    def read(cls, text: str) -> "Chosen":
+        """Return the method and the tolerance that a text such as even4:4e-3 names."""
+        name, _, tolerance = text.partition(":")
+        return cls(Method(name), float(tolerance))
 
 
 class AsUsual(nn.Module):
@@ -93,19 +107,19 @@ def ours(solver: Solver, replay: StepRecord | None = None) -> Contender:
     return lambda f, y0: solve(f, y0, 0.0, f.t1, solver, replay=replay).y1
 
 
-def our_contenders(f: ConvDynamics, y0: Tensor, of_bosh3: Sequence[float], *, few: bool) -> dict[str, Contender]:
+def our_contenders(f: ConvDynamics, y0: Tensor, others: Sequence[Chosen], *, few: bool) -> dict[str, Contender]:
     """Return our solves by name, first steps calibrated on the first 32 images; `few` leaves the minor ones out.
 
-    bosh3 runs at tolerances of its own because what is compared is the error of the result, not its setting.
+    Methods besides dopri5 run at tolerances of their own because what is compared is the error of the result, not its setting.
     """
     found: dict[str, Contender] = {}
-    for method, tolerance in [(Method.DOPRI5, TOLERANCE), *((Method.BOSH3, tolerance) for tolerance in of_bosh3)]:
+    for method, tolerance in [Chosen(Method.DOPRI5, TOLERANCE), *others]:
         plain = calibrated(f, y0[:32], 0.0, f.t1, Solver(method, tolerance, tolerance))
         for precision in Precision:
             for gradient in (GradientMode.DIRECT, GradientMode.RECOMPUTE):
                 solver = replace(plain, precision=precision, gradient=gradient)
                 found[f"ours {method.value} {tolerance:g}, {precision.value}, {gradient.value}"] = ours(solver)
-            if method is Method.BOSH3 and not (few and f.t1 > 1):
+            if method is not Method.DOPRI5 and not (few and f.t1 > 1):
                 solver = replace(plain, precision=precision, gradient=GradientMode.RECOMPUTE, compiled=True)
                 found[f"ours {method.value} {tolerance:g}, compiled, {precision.value}, recompute"] = ours(solver)
     return found if few else found | _minor(f, y0)

@@ -106,6 +106,8 @@ CONTENDERS: dict[tuple[str, str], Contender] = {
     ("SciPy", "dopri5"): scipy("RK45"),
     ("nodestill", "tsit5"): ours(Method.TSIT5),
     ("torchode", "tsit5"): torchode("Tsit5"),
+    ("nodestill", "even4"): ours(Method.EVEN4),
+    ("nodestill", "even3"): ours(Method.EVEN3),
     ("nodestill", "bosh3"): ours(Method.BOSH3),
     ("torchdiffeq", "bosh3"): torchdiffeq("bosh3"),
     ("SciPy", "bosh3"): scipy("RK23"),

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from contenders import Contender, ours
+from gradient_subjects import Found, Subject, cell, gradients, random_subject, rivals, trained_subject
 from nodestill.errors import SolveError
 from nodestill.experiments.environment import environment
 from nodestill.models import Activation
@@ -29,7 +30,6 @@ from nodestill.ode import GradientMode, Method, Solver, StepRecord, solve
 from nodestill.precision import Precision
 from rows import keep, markdown, run_script
 from solve_speed import calls_of, relative
-from subjects import Found, Subject, cell, gradients, random_subject, rivals, trained_subject
 
 RESULTS = Path(__file__).parent / "results" / "gradient_quality.jsonl"
 _LOSS_SCALE = 100.0
@@ -76,6 +76,7 @@ def our_ways(subject: Subject, tolerance: float) -> dict[str, Solver]:
         "ours dopri5, recompute, bfloat16": replace(plain, precision=Precision.BFLOAT16),
         "ours dopri5, adjoint": replace(plain, gradient=GradientMode.ADJOINT),
         "ours bosh3, recompute": replace(plain, method=Method.BOSH3),
+        "ours even4, recompute": replace(plain, method=Method.EVEN4),
         "ours reversible": Solver(Method.REVERSIBLE, steps=max(1, round(calls / 4))),
     }
 

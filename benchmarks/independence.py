@@ -26,12 +26,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gradient_subjects import cell, rivals
 from nodestill.experiments.environment import environment
 from nodestill.models import Activation, ConvDynamics, NeuralODEClassifier, Norm
 from nodestill.ode import GradientMode, Solver, StepControl, solve
 from nodestill.precision import Precision
 from rows import keep, markdown, run_script
-from subjects import cell, rivals
 from trained import test_images, trained
 
 RESULTS = Path(__file__).parent / "results" / "independence.jsonl"

@@ -20,15 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from contenders import AsUsual, Contender, our_contenders, ours, rivals
+from contenders import AsUsual, Chosen, Contender, our_contenders, ours, rivals
 from memory import peak_megabytes
 from nodestill.experiments.environment import environment
 from nodestill.models import Activation, ConvDynamics, Norm
-from nodestill.ode import GradientMode, Solver
+from nodestill.ode import GradientMode, Method, Solver
 from rows import keep, markdown, read, run_script
 
 RESULTS = Path(__file__).parent / "results" / "solve_speed.jsonl"
 SETTINGS = ("channels", "horizon", "norm", "batch", "threads")
+_METHODS = (Chosen(Method.BOSH3, 2e-3), Chosen(Method.EVEN3, 4e-3), Chosen(Method.EVEN4, 4e-3))
 _BARE_CALLS, _MANY = 13, 100_000
 _OF_STATE = 1e-7  # tolerance of the state's reference; an adjoint there would take hours
 
@@ -153,7 +154,7 @@ def qualities(
 def measure(options: argparse.Namespace) -> list[dict]:
     """Run all contenders of a workload, interleaved, and return their rows."""
     f, y0, weights = workload(options.channels, options.horizon, Norm(options.norm), options.batch)
-    contenders = rivals(f, few=options.few) | our_contenders(f, y0, options.bosh3, few=options.few)
+    contenders = rivals(f, few=options.few) | our_contenders(f, y0, options.methods, few=options.few)
     rows = qualities(contenders, f, y0, weights, options)
     for precision in (torch.float32, torch.bfloat16):
         name = f"bare convolutions, {str(precision)[6:]}"
@@ -241,7 +242,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--minutes", type=float, default=5.0, help="no new round after so long, but three at least")
     parser.add_argument("--few", action="store_true", help="leave the minor contenders out")
-    parser.add_argument("--bosh3", type=float, nargs="+", default=[2e-3, 3e-3], help="tolerances that bosh3 runs at")
+    parser.add_argument("--methods", type=Chosen.read, nargs="+", default=_METHODS, help="as in even4:4e-3, besides dopri5")
     parser.add_argument("--images", type=int, default=8, help="images that errors are measured on")
     parser.add_argument("--reference", type=float, default=1e-6, help="tolerance of the gradients' float64 reference")
     parser.add_argument("--table", action="store_true", help="only print the table of what was measured before")

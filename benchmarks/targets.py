@@ -1,4 +1,4 @@
-"""Which of the aims for the solver's speed are met? Read from the rows of solve_speed.py; nothing is measured here.
+"""Which of the aims for the speed of the solver are met, and what is best? Read from the rows of solve_speed.py.
 
 An aim counts as met by a contender whose errors of state and gradients are no larger than torchdiffeq's in the same rows.
 Beside it stand the best whose errors are no larger than those of torchdiffeq under autocast, which rounds as our bfloat16 does,
@@ -131,12 +131,16 @@ class Found(NamedTuple):
 
 def _best(aim: Aim, rows: dict[str, dict], bound: str | None) -> Found:
     """Return the best of those that meet a condition for certain; if none of them reaches the aim, of all that may meet it."""
-    ours = [row for name, row in rows.items() if name.startswith("ours") and name.endswith(aim.of)]
+    ours = _ours(list(rows.values()), aim.of)
     sure, maybe = (
         [row for row in ours if bound is None or _no_worse(row, rows[bound], certain=certain)] for certain in (True, False)
     )
     tried = [_found(aim, some, rows["torchdiffeq"], doubtful=some is maybe and maybe != sure) for some in (sure, maybe) if some]
     return next((one for one in tried if one.reached), tried[0] if tried else Found("none (missed)", "–", False, False))
+
+
+def _ours(rows: list[dict], of: str) -> list[dict]:
+    return [row for row in rows if row["contender"].startswith("ours") and row["contender"].endswith(of)]
 
 
 def _found(aim: Aim, rows: list[dict], rival: dict, *, doubtful: bool) -> Found:
@@ -152,6 +156,31 @@ def _no_worse(row: dict, bound: dict, *, certain: bool) -> bool:
     state, gradient = row["doubt"]
     sign = -1 if certain else 1
     return all(row[k] <= bound[k] + sign * doubt for k, doubt in zip(ERRORS, (state, gradient, gradient)))
+
+
+def short_table(rows: list[dict]) -> str:
+    """Return a line for each workload and arithmetic: the best of ours that certainly errs no more than torchdiffeq."""
+    heads = ["f", "Arithmetic of f", "Forward", "Training step, DIRECT", "RECOMPUTE", "Its memory"]
+    lines = [heads, ["---", "---", *["---:"] * 4]]
+    for horizon, channels, norm in sorted({tuple(row[k] for k in ("horizon", "channels", "norm")) for row in rows}):
+        some = [row for row in rows if (row["horizon"], row["channels"], row["norm"]) == (horizon, channels, norm)]
+        name = f"C = {channels}{', GroupNorm' if norm == 'group' else ''}{f', horizon {horizon:g}' if horizon != 1 else ''}"
+        lines += [[name, precision, *_short(some, precision)] for precision in ("bfloat16", "float32")]
+    return markdown(lines)
+
+
+def _short(rows: list[dict], precision: str) -> list[str]:
+    rival = next(row for row in rows if row["contender"] == "torchdiffeq")
+    direct, recompute = (
+        [row for row in _ours(rows, f"{precision}, {mode}") if _no_worse(row, rival, certain=True)]
+        for mode in ("direct", "recompute")
+    )
+    speeds = [
+        max((figure(row, rival) for row in some), default=None)
+        for figure, some in ((_forward, direct + recompute), (_training, direct), (_training, recompute))
+    ]
+    memory = min((_memory(row, rival) for row in recompute), default=None)
+    return [*("–" if x is None else f"{x:.1f}×" for x in speeds), "–" if memory is None else f"1/{1 / memory:.0f}"]
 
 
 def _price_of_control(rows: dict[str, dict]) -> list[tuple[bool, list[str]]]:

@@ -8,12 +8,11 @@ libraries at tolerances rtol = atol from loose to tight. Errors are those of the
 own doubt is in the row. Evaluations are counted by one wrapper around f for all: a call with k of n batch elements is k / n of
 one. SciPy and torchdiffeq solve a batch as one system; torchode and nodestill control each element's steps, and only nodestill
 lets those that have arrived leave. A solver goes no tighter once a solve with an error below 1e-2 has taken 5,000 evaluations,
-and none goes beyond 20,000. Seconds are medians over the repeats. The rows replace benchmarks/results/work_precision.jsonl, and
-the figure is drawn from them.
+and none goes beyond 20,000. Seconds are medians over the repeats. The rows replace those of the same problems and solvers in
+benchmarks/results/work_precision.jsonl, and the figure is drawn from all of them.
 """
 
 import argparse
-import json
 import math
 import statistics
 import time
@@ -26,7 +25,7 @@ import torch
 from classic_problems import Problem, classic_problems, trained_problems
 from counted_solvers import CONTENDERS, FAILURES, Counted
 from nodestill.experiments.environment import environment
-from rows import run_script
+from rows import keep, read, run_script
 from work_precision_figure import draw
 
 RESULTS = Path(__file__).parent / "results" / "work_precision.jsonl"
@@ -56,10 +55,10 @@ def measure(problem: Problem, library: str, method: str, tolerance: float, repea
     return row | found
 
 
-def rows_of(problem: Problem, repeats: int) -> list[dict[str, Any]]:
-    """Return the rows of all solvers, from loose to tight."""
+def rows_of(problem: Problem, methods: Sequence[str], repeats: int) -> list[dict[str, Any]]:
+    """Return the rows of all solvers of some methods, from loose to tight."""
     rows = []
-    for library, method in CONTENDERS:
+    for library, method in (contender for contender in CONTENDERS if contender[1] in methods):
         for tolerance in problem.tolerances:
             rows.append(measure(problem, library, method, tolerance, repeats))
             if rows[-1]["evaluations"] > _MOST and (rows[-1]["error"] or 1) < 1e-2:
@@ -96,6 +95,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with cifar10/test.parquet; without it, the classic problems alone")
     parser.add_argument("--draw", action="store_true", help="draw and print what was measured before")
+    parser.add_argument(
+        "--methods", nargs="+", default=[method for _, method in CONTENDERS], help="such as even4; default: all"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -104,10 +106,9 @@ def main() -> None:
     if not options.draw:
         problems = classic_problems() + (trained_problems(options.data) if options.data else [])
         made_with = {"environment": environment(torch.device("cpu"))}
-        rows = [row | made_with for problem in problems for row in rows_of(problem, options.repeats)]
-        options.out.parent.mkdir(exist_ok=True)
-        options.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    rows = [json.loads(line) for line in options.out.read_text().splitlines()]
+        rows = [row | made_with for problem in problems for row in rows_of(problem, options.methods, options.repeats)]
+        keep(rows, options.out, ("problem", "library", "method"))
+    rows = read(options.out)
     draw(rows, options.out.with_suffix(".svg"), PICTURE)
     print(table(rows))
 

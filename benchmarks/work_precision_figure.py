@@ -1,6 +1,7 @@
 """The figure of `work_precision.py`: error against evaluations, drawn from its rows alone."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ COLORS = {"nodestill": "#0072b2", "torchdiffeq": "#d55e00", "torchode": "#009e73
 STYLES = {
     "dopri5": ("Dormand–Prince 5(4)", "o", "-"),
     "tsit5": ("Tsitouras 5(4)", "^", (0, (5, 1.5))),
+    "even4": ("ours, even4", "P", (0, (6, 1.2, 1.5, 1.2))),
+    "even3": ("ours, even3", "v", (0, (3, 1.2, 1, 1.2))),
     "bosh3": ("Bogacki–Shampine 3(2)", "s", (0, (2.5, 1.2))),
     "heun-euler": ("Heun–Euler 2(1)", "D", (0, (1, 1.2))),
 }
@@ -36,7 +39,7 @@ def draw(rows: Sequence[dict[str, Any]], vector: Path, picture: Path) -> None:
     for axes in panels[3:]:
         axes.set_xlabel("evaluations of f per batch element", color=MUTED, fontsize=11.5)
     figure.suptitle(_TITLE, x=0.01, ha="left", color=INK, fontsize=15, fontweight="bold")
-    figure.legend(handles=_keys(), loc="outside lower center", ncols=4, frameon=False, labelcolor=INK, fontsize=12)
+    figure.legend(handles=_keys(), loc="outside lower center", ncols=len(STYLES), frameon=False, labelcolor=INK, fontsize=11)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "nodestill"}):
         figure.savefig(vector, metadata={"Date": None})
     figure.savefig(picture, dpi=120, metadata={"Software": None})
@@ -72,4 +75,5 @@ def _ticks(axes: Axes) -> None:
 def _keys() -> list[Line2D]:
     libraries = [Line2D([], [], color=color, lw=3, label=library) for library, color in COLORS.items()]
     methods = [Line2D([], [], color=INK, marker=m, ls=ls, ms=5, label=name) for name, m, ls in STYLES.values()]
-    return [key for pair in zip(libraries, methods) for key in pair]
+    nothing = Line2D([], [], ls="", label=" ")
+    return [key for pair in zip_longest(libraries, methods, fillvalue=nothing) for key in pair]
