@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types install clean
+.PHONY: demo test lint install clean
 
 install: .venv/installed
 
@@ -22,8 +22,6 @@ test: install
 lint: install
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
-
-types: install
 	$(BIN)/mypy src
 
 clean:

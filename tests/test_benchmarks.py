@@ -32,6 +32,32 @@ def test_a_reader_that_stops_early_ends_a_script_without_a_word():
     assert process.returncode == 1
 
 
+def test_what_the_pages_say_of_the_solver_is_in_its_rows(script):
+    evidence = script("evidence")
+    assert evidence.PAGE.read_text() == evidence.page()
+    assert evidence.README.read_text() == evidence.with_speeds(evidence.README.read_text())
+
+
+def test_the_short_table_takes_the_best_that_errs_no_more_for_certain(script):
+    def row(contender, seconds, error, megabytes=100.0):
+        errors = {f"{what}_error": error for what in ("state", "input_gradient", "weight_gradient")}
+        times = {"forward_seconds": seconds, "training_seconds": 2 * seconds, "megabytes": megabytes}
+        settings = {"channels": 64, "horizon": 1.0, "norm": "none", "batch": 128, "threads": 1, "doubt": [0.1, 0.1]}
+        return settings | times | errors | {"contender": contender}
+
+    replayed = row("ours dopri5 0.001, float32, direct, replayed", 0.1, 0.0)
+    del replayed["state_error"]
+    rows = [
+        row("torchdiffeq", 12.0, 1.0, megabytes=900.0),
+        row("ours a, float32, direct", 4.0, 0.5),
+        row("ours b, float32, direct", 2.0, 1.05),  # within the doubt alone
+        row("ours c, compiled, float32, recompute", 3.0, 0.5, megabytes=150.0),
+        replayed,
+    ]
+    lines = script("targets").short_table(rows).splitlines()
+    assert lines[2:] == ["| C = 64 | bfloat16 | – | – | – | – |", "| C = 64 | float32 | 4.0× | 3.0× | 4.0× | 1/6 |"]
+
+
 def counting(model: nn.Module) -> list[int]:
     """A list that grows by the multiply-accumulates of each layer that a training calls."""
     done: list[int] = []
@@ -77,3 +103,9 @@ def test_the_record_counts_epochs_of_small_images_as_what_they_are(script, tmp_p
     path.write_text(json.dumps(recipe))
     spared = 6 * recipe["train_images"] * cost["macs"] * 5 * 3 / 4  # a quarter of the pixels is left, or less: odd sides
     assert spared < whole - account(kept)["flop"] < 1.1 * spared
+
+
+def test_no_script_has_the_name_of_what_tests_import():
+    """Both folders are on the path of imports at once, and whoever comes first would hide the other."""
+    scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    assert not scripts & {path.stem for path in (ROOT / "tests").iterdir()}
