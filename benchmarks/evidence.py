@@ -53,9 +53,8 @@ random weights, batch 128, one thread, everything interleaved in one process. Sp
 10⁻³ with backpropagation and f as it is usually written. bosh3, even3 and even4 run at 10⁻³ to 5·10⁻³: what has to be equal
 is the error of the result; "compiled" is `Solver(compiled=True)`. At horizon 100 the last layer of f is small, without a norm
 smaller still, or y overflows. Not measured: a GPU.
-All tables are of November 23 and 24, when the machine made 260 to 390 GFLOP/s in bfloat16 convolutions. Those without even3 and
-even4 are older than these methods, and than a `calibrated` that, of the first steps that cost the same, takes the one that errs
-least.
+All tables are of November 23 and 24. Those without even3 and even4 are older than these methods, and than a `calibrated` that,
+of the first steps that cost the same, takes the one that errs least.
 The aims, and what was reached. {targets}
 
 All rows; behind a speed, what it would be by the slowest and by the quickest round. Errors are relative to a float64

@@ -101,7 +101,7 @@ def test_initial_weights_have_the_variance_of_he():
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"layers": 0}, "layers"), ({"t1": -1.0}, "t1"), ({"t1": float("inf")}, "t1")],
+    [({"layers": 0}, "layers"), ({"t1": -1.0}, "t1"), ({"t1": float("inf")}, "t1"), ({"scale": float("nan")}, "scale")],
 )
 def test_bad_settings(settings, message):
     with pytest.raises(InputError, match=message):

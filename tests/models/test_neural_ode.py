@@ -210,6 +210,13 @@ def test_bad_horizon():
         closed_form(Solver(), t1=-1.0)
 
 
+@pytest.mark.parametrize("horizons", [(), (1.0, 2.0)])
+def test_a_student_has_equations_of_one_horizon(horizons):
+    some = [ConvDynamics(4, norm=Norm.NONE, activation=Activation.RELU, t1=t1) for t1 in horizons]
+    with pytest.raises(InputError, match="all of one t1"):
+        node_classifier(Stem.WHITENED, some, solver=Solver(), num_classes=4)
+
+
 def test_bad_channels():
     with pytest.raises(InputError, match="channels"):
         stem(Stem.DOWN4, 0)

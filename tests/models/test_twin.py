@@ -1,7 +1,9 @@
 """The discrete twin: residual blocks after the same layers, each with weights of its own."""
 
+import pytest
 import torch
 
+from nodestill.errors import InputError
 from nodestill.models import Activation, ConvDynamics, Norm, Stem, discrete_twin
 
 
@@ -37,3 +39,9 @@ def test_every_block_is_trained_and_time_is_not():
         assert block.convs[-1].weight.grad.abs().sum() > 0
         assert not block.time_kernels.requires_grad
     assert all(p.grad is not None for p in twin.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("some", [[], [[]]])
+def test_an_equation_without_a_block_is_refused(some):
+    with pytest.raises(InputError, match="at least one block"):
+        discrete_twin(Stem.FLAT, some, num_classes=3)

@@ -54,10 +54,11 @@ def test_rounding_of_another_batch_size_does_not_reach_the_steps():
     net = Net(dtype=torch.float32).requires_grad_(False)
     noise = torch.Generator().manual_seed(0)
     f = Field(lambda t, y: net(t, y) * (1 + 1e-6 * torch.randn(y.shape, generator=noise)), torch.float32)
-    y0 = spread(dtype=torch.float32).repeat(16, 1)
+    y0 = spread(32, dtype=torch.float32).repeat(16, 1)
     sizes = solve(f, y0, 0.0, 1.5, Solver(rtol=1e-3, atol=1e-3)).steps.sizes
-    first = sizes[:, :4].repeat(1, 16)
-    assert float((sizes == first).all(0).double().mean()) > 0.9
+    first = sizes[:, :32].repeat(1, 16)
+    same = float((sizes == first).all(0).double().mean())
+    assert same > 0.8  # sizes of any float64 would be the same in one of 16, the first itself
 
 
 @pytest.mark.parametrize("control", list(StepControl))

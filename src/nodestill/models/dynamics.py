@@ -25,7 +25,7 @@ from nodestill.models.time_map import Map, Share, State, add_time_, time_maps
 class Norm(Enum):
     """What follows each convolution of f."""
 
-    GROUP = "group"  # GroupNorm in groups of 16 channels
+    GROUP = "group"  # GroupNorm in groups of 16 channels or somewhat more: `norm_groups`
     NONE = "none"
 
 
@@ -76,6 +76,8 @@ class ConvDynamics(nn.Module):
             raise InputError(f"layers must be at least 1, got {layers}. 4 is usual.")
         if not 0 <= t1 < math.inf:
             raise InputError(f"t1 must be finite and >= 0, got {t1}. 1 is usual.")
+        if not math.isfinite(scale):
+            raise InputError(f"scale must be finite, got {scale}. 1 is usual.")
         groups = norm_groups(channels)
         self.channels, self.t1, self.scale = channels, float(t1), scale
         self.norm, self.activation, self.pre_activation = norm, activation, pre_activation

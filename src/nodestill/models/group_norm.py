@@ -22,7 +22,9 @@ Moment = Float[Tensor, "batch channels 1 1"]
 
 
 def norm_groups(channels: int) -> int:
-    """Return the number of groups of a group normalisation: groups of 16 channels, as 32 groups of the paper's 512.
+    """Return the number of groups of a group normalisation: groups of 16 channels, as 32 of the paper's 512.
+
+    Where 16 do not divide the channels, groups have the least larger number that does; fewer channels are one group.
 
     Not min(32, channels): with one channel per group the norm after the last convolution takes the mean of every channel away,
     and a head that averages over pixels then sees nothing of what f computed.

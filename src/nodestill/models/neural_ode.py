@@ -176,8 +176,10 @@ def node_classifier(
         pooling: How the head makes one number of each channel.
 
     Raises:
-        InputError: If a value is out of range.
+        InputError: If there is no f, or they have different t1.
     """
+    if len({f.t1 for f in dynamics}) != 1:
+        raise InputError(f"dynamics must be at least one f, all of one t1, got t1 = {[f.t1 for f in dynamics]}. Give them one.")
     encoder, *transitions = encoders(kind, [f.channels for f in dynamics], mean, std)
     head = head_behind(kind, dynamics[-1].channels, num_classes, pooling)
     further = list(zip(transitions, dynamics[1:], strict=True))

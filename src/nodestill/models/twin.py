@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from nodestill.errors import InputError
 from nodestill.models.dynamics import ConvDynamics
 from nodestill.models.head import Pooling
 from nodestill.models.normalize import NO_MEAN, NO_STD
@@ -62,8 +63,11 @@ def discrete_twin(
         pooling: How the head makes one number of each channel.
 
     Raises:
-        InputError: If a value is out of range.
+        InputError: If an equation has no block.
     """
+    if not blocks or not all(blocks):
+        counts = [len(some) for some in blocks]
+        raise InputError(f"Every equation needs at least one block, got {counts}. Give as many as a solve evaluates f.")
     for f in (f for some in blocks for f in some):
         f.time_kernels.requires_grad_(False)  # at t = 0 they add nothing
     widths = [some[0].channels for some in blocks]

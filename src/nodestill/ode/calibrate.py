@@ -31,8 +31,8 @@ class _Tried(NamedTuple):
 def calibrated(dynamics: nn.Module, y0: Float[Tensor, "batch *state"], t0: float, t1: float, solver: Solver) -> Solver:
     """Return a solver with the first step (a whole fraction of the interval) that needs the fewest evaluations of f.
 
-    Of those that need no more, it is the one with the smallest estimated error: it decides which steps follow. Fractions 1,
-    1/2, 1/3, ... are tried until one more part no longer pays; the error stays controlled by the tolerances.
+    Of those that need at most 2 % more, it is the one with the smallest estimated error: it decides which steps follow.
+    Fractions 1, 1/2, 1/3, ... are tried until one more part no longer pays; the error stays controlled by the tolerances.
 
     Args:
         dynamics: f, as for `solve`.

@@ -41,9 +41,9 @@ def solve(
     Args:
         dynamics: f, called as f(t, y) with t of shape (batch, 1, ..., 1); returns the shape of y. It must be deterministic,
             and treat each element of the batch on its own. Gradients flow to its parameters.
-        y0: Initial states, float32 or float64; finite.
+        y0: Initial states, float32 or float64, with a dimension besides the batch; finite.
         t0: Start of the time interval. No gradient flows to times: a tensor that requires one is refused.
-        t1: End of the time interval; may lie before t0.
+        t1: End of the time interval; may lie before t0. Both are finite, and different.
         solver: Method, tolerances, limits, gradient mode, precision of f.
         times: Times to report the state at, strictly between t0 and t1 or equal to t1, in the order of travel.
         replay: Steps of an earlier solve over the same interval, to be taken again without error control.
@@ -55,10 +55,10 @@ def solve(
         The solution: end state, states at `times`, and per image evaluations, steps, status and error estimate.
 
     Raises:
-        InputError: If y0 is not floating point or of another dtype than the solver's precision needs, a time requires a
-            gradient, `times` are out of order, `replay` does not fit the batch, or f does not return the shape of y or
-            changes t or y in place. In the backward pass: if f reads a tensor whose gradient would be lost, if its weights
-            are others by now, or if a second derivative is asked for.
+        InputError: If an argument is of another kind or shape than said above, y0 of another dtype than the solver's precision
+            needs, a time requires a gradient, `times` are out of order or asked of REVERSIBLE, `replay` does not fit the batch,
+            or f does not return the shape of y or changes t or y in place. In the backward pass: if f reads a tensor whose
+            gradient would be lost, if its weights are others by now, or if a second derivative is asked for.
         SolveError: If an image did not arrive and `raises`; in the backward pass, if one was lost there.
 
     Source:

@@ -80,7 +80,7 @@ class Solver:
             towards these bytes: those of one step at a time, and of a part of the batch on a CPU, under PER_IMAGE control and
             after more than four steps.
         compiled: Whether steps that no gradient is asked of, evaluation's and the way forward of RECOMPUTE and ADJOINT, run
-            as compiled graphs: faster, after ten seconds or so of compiling at the first solve. Needs a C++ compiler; moves
+            as compiled graphs: faster, after ten to forty seconds of compiling at the first solve. Needs a C++ compiler; moves
             no result beyond rounding. REVERSIBLE pays no heed.
         precision: Arithmetic inside f; BFLOAT16 needs y0 in float32. State and error control keep the dtype of y0, times and
             step sizes float64.
