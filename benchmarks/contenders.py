@@ -119,9 +119,10 @@ def our_contenders(f: ConvDynamics, y0: Tensor, others: Sequence[Chosen], *, few
             for gradient in (GradientMode.DIRECT, GradientMode.RECOMPUTE):
                 solver = replace(plain, precision=precision, gradient=gradient)
                 found[f"ours {method.value} {tolerance:g}, {precision.value}, {gradient.value}"] = ours(solver)
-            if method is not Method.DOPRI5 and not (few and f.t1 > 1):
-                solver = replace(plain, precision=precision, gradient=GradientMode.RECOMPUTE, compiled=True)
-                found[f"ours {method.value} {tolerance:g}, compiled, {precision.value}, recompute"] = ours(solver)
+            for gradient in (GradientMode.DIRECT, GradientMode.RECOMPUTE):
+                if method is not Method.DOPRI5 and not (few and f.t1 > 1):
+                    solver = replace(plain, precision=precision, gradient=gradient, compiled=True)
+                    found[f"ours {method.value} {tolerance:g}, compiled, {precision.value}, {gradient.value}"] = ours(solver)
     return found if few else found | _minor(f, y0)
 
 

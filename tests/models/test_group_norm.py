@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from nodestill.errors import InputError
+from nodestill.models.fused_group_norm import How, fused_group_norm
 from nodestill.models.group_norm import group_norm_at_time, norm_groups
 
 
@@ -19,13 +20,19 @@ def reference(z, share, time_map, weight, bias, *, groups, relu):
     return F.relu(y) if relu else y
 
 
+def fused(z, *parts, groups, relu=False):
+    """What a compiler sees, here uncompiled."""
+    return fused_group_norm(z, *parts, How(groups, 1e-5, relu, z.dtype))
+
+
 @pytest.mark.parametrize("groups", [1, 4, 8])
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_equals_group_norm_in_value_and_gradient(generator, groups, relu, memory_format):
+@pytest.mark.parametrize("norm", [group_norm_at_time, fused])
+def test_equals_group_norm_in_value_and_gradient(generator, groups, relu, memory_format, norm):
     inputs = make(generator, torch.float64)
     laid_out = [inputs[0].contiguous(memory_format=memory_format), *inputs[1:]]
-    got = group_norm_at_time(*laid_out, groups=groups, relu=relu)
+    got = norm(*laid_out, groups=groups, relu=relu)
     expected = reference(*inputs, groups=groups, relu=relu)
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
     direction = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
@@ -48,19 +55,21 @@ def test_a_second_derivative_is_refused(generator):
     assert torch.autograd.grad(loss, inputs[0])[0].abs().max() > 0
 
 
-def test_bfloat16_is_within_its_rounding_of_the_exact_result(generator):
+@pytest.mark.parametrize("norm", [group_norm_at_time, fused])
+def test_bfloat16_is_within_its_rounding_of_the_exact_result(generator, norm):
     wide = [part.detach() for part in make(generator, torch.float32)]
     z = wide[0].bfloat16()
-    got = group_norm_at_time(z, *wide[1:], groups=4)
+    got = norm(z, *wide[1:], groups=4)
     expected = reference(z.double(), *(part.double() for part in wide[1:]), groups=4, relu=False)
     assert got.dtype == torch.bfloat16
     torch.testing.assert_close(got.double(), expected, rtol=2**-8, atol=1e-5)
 
 
-def test_variance_survives_a_large_mean(generator):
+@pytest.mark.parametrize("norm", [group_norm_at_time, fused])
+def test_variance_survives_a_large_mean(generator, norm):
     z = 1e3 + torch.randn((2, 4, 8, 8), generator=generator)
     nothing = torch.zeros(2, 1, 1, 1), torch.zeros(1, 4, 8, 8), torch.ones(4), torch.zeros(4)
-    got = group_norm_at_time(z, *nothing, groups=2)
+    got = norm(z, *nothing, groups=2)
     torch.testing.assert_close(got.double(), F.group_norm(z.double(), 2), rtol=0, atol=5e-4)
 
 

@@ -11,6 +11,7 @@ from nodestill.ode import GradientMode, Method, Solver, StepRecord, field, solve
 from nodestill.precision import Precision
 from ode_oracles import spread
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # PyTorch's own, tracing an autograd function
 REPLAYED, FIXED = Solver(first_step=0.25), Solver(Method.RK4, steps=3)
 
 
@@ -109,6 +110,7 @@ def test_a_state_stays_float32_whatever_f_returns():
     [
         (Norm.NONE, Solver(rtol=1e-3, atol=1e-3, gradient=GradientMode.ADJOINT)),
         (Norm.GROUP, Solver(rtol=1e-3, atol=1e-3)),
+        (Norm.GROUP, Solver(rtol=1e-3, atol=1e-3, gradient=GradientMode.DIRECT)),
         (Norm.NONE, Solver(Method.RK4, steps=3)),
     ],
 )
@@ -128,6 +130,19 @@ def test_steps_may_be_compiled_and_the_loop_is_not(norm, solver, monkeypatch):
     by = {each: gradients(lambda y, s=each: solve(f, y, 0.0, 1.0, s).y1, f, y0) for each in (solver, quick)}
     for one, other in zip(by[quick], by[solver], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("watched", "expected"), [(True, False), (False, True)])
+def test_no_graph_makes_gradients_of_weights_that_nobody_asked_for(watched, expected, monkeypatch):
+    """A graph has those of all that are watched; so the way back to the state alone has one only where none is."""
+    f, y0 = subject(Norm.GROUP)
+    f.requires_grad_(watched)
+    asked = []
+    monkeypatch.setattr(field, "_graph_of", lambda function: asked.append(function) or function)
+    y0.requires_grad_()
+    y1 = solve(f, y0, 0.0, 1.0, Solver(compiled=True)).y1
+    torch.autograd.grad(y1.sum(), y0)
+    assert (field._slope in asked) == expected
 
 
 def test_more_settings_compile_than_pytorch_allows_by_itself(monkeypatch):

@@ -6,15 +6,15 @@ passes over contiguous memory, and what is kept for the backward pass has the dt
 cheap pass is repeated rather than kept, because fresh memory costs more than the arithmetic. A second derivative is refused.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from nodestill.errors import InputError
 from nodestill.first_derivative import first_derivative_only
+from nodestill.models.fused_group_norm import How, fused_group_norm
 from nodestill.models.time_map import Map, Share, State, gradient_of_map, gradient_of_share
 
 Weight = Float[Tensor, " channels"]
@@ -53,13 +53,6 @@ def _input(x: State, z: State, share: Share, time_map: Map) -> State:
     return x.copy_(z).addcmul_(share, time_map)
 
 
-class _How(NamedTuple):
-    groups: int
-    eps: float
-    relu: bool
-    out_dtype: torch.dtype
-
-
 class _GroupNorm(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -69,7 +62,7 @@ class _GroupNorm(torch.autograd.Function):
         time_map: Map,
         weight: Weight,
         bias: Weight,
-        how: _How,
+        how: How,
     ) -> State:
         groups, pixels = how.groups, z.shape[2] * z.shape[3]
         x = _input(torch.empty_like(z, dtype=time_map.dtype), z, share, time_map)
@@ -140,7 +133,7 @@ def group_norm_at_time(
     Source:
         Wu and He 2018, "Group Normalization", eqs. 1-3.
     """
+    how = How(groups, eps, relu, out_dtype or z.dtype)
     if torch.compiler.is_compiling():  # a compiler makes the few passes itself
-        x = F.group_norm(torch.addcmul(z.to(time_map.dtype), share, time_map), groups, weight, bias, eps)
-        return (x.relu() if relu else x).to(out_dtype or z.dtype)
-    return _GroupNorm.apply(z, share, time_map, weight, bias, _How(groups, eps, relu, out_dtype or z.dtype))
+        return fused_group_norm(z, share, time_map, weight, bias, how)
+    return _GroupNorm.apply(z, share, time_map, weight, bias, how)

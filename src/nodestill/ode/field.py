@@ -24,14 +24,14 @@ class Field(NamedTuple):
 
     dynamics: nn.Module
     precision: Precision
-    compiled: bool = False  # whether steps that keep nothing run as compiled graphs
+    compiled: bool = False  # whether steps that keep nothing, and evaluations that are kept, run as compiled graphs
 
     def __call__(self, t: PerImage, y: State, share: float | None = None) -> Tensor:
         """Evaluate f; in bfloat16, a stage that has a `share` of its step to compensate has weights of its own."""
         time = like_state(t, y)
         before = _versions(time, y)
         try:
-            slope = self._slope(time, y, share)
+            slope = self._called()(self, time, y, share)
         except RuntimeError as error:
             if "Boolean value of Tensor" in str(error):
                 raise InputError(
@@ -53,11 +53,21 @@ class Field(NamedTuple):
             )
         return slope
 
-    def _slope(self, t: Tensor, y: State, share: float | None) -> Any:
-        low, cached = self.precision is Precision.BFLOAT16, not torch.is_grad_enabled()
-        stage = nullcontext() if share is None or not low else CompensatingStage(share)
-        with torch.autocast(y.device.type, torch.bfloat16, enabled=low, cache_enabled=cached), stage:
-            return self.dynamics(t, y)
+    @property
+    def uncompiled(self) -> "Field":
+        """The same without graphs."""
+        return self._replace(compiled=False)
+
+    def _called(self) -> Callable:
+        wanted = self.compiled and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        return _graph_of(_slope) if wanted else _slope
+
+
+def _slope(field: Field, t: Tensor, y: State, share: float | None) -> Any:
+    low, cached = field.precision is Precision.BFLOAT16, not torch.is_grad_enabled()
+    stage = nullcontext() if share is None or not low else CompensatingStage(share)
+    with torch.autocast(y.device.type, torch.bfloat16, enabled=low, cache_enabled=cached), stage:
+        return field.dynamics(t, y)
 
 
 def _versions(*tensors: Tensor) -> list[int]:
@@ -98,19 +108,19 @@ def _graph_of(function: Callable) -> Callable:
     graph = torch.compile(function)
 
     @wraps(function)
-    def run(*arguments: Any, keep: bool) -> Any:
+    def run(*arguments: Any, **options: Any) -> Any:
         config = torch._dynamo.config
         with config.patch(cache_size_limit=max(_MOST_GRAPHS, config.cache_size_limit)):
-            return graph(*arguments, keep=keep)
+            return graph(*arguments, **options)
 
     return run
 
 
 def maybe_compiled(function: Callable, field: Field, *, keep: bool) -> Callable:
-    """Return a function of a field as compiled graphs, one for each shape and setting, if the field asks for them.
+    """Return a step as compiled graphs, one for each shape and setting, if the field asks for them.
 
-    With `keep` it stays as it is: what the derivative of an evaluation needs is automatic differentiation's. So it does
-    inside a graph that is being compiled, of which it becomes a part.
+    With `keep` it stays as it is, and each evaluation becomes a graph with a derivative of its own: the derivative of a step is
+    not automatic differentiation's. It also stays inside a graph that is being compiled, of which it becomes a part.
     """
     wanted = field.compiled and not keep and not torch.compiler.is_compiling()
     return _graph_of(function) if wanted else function

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nodestill.first_derivative import first_derivative_only
 from nodestill.ode.adjoint import AdjointSolve
-from nodestill.ode.field import like_state, without_autocast
+from nodestill.ode.field import Field, like_state, without_autocast
 from nodestill.ode.progress import Problem, Progress, Sizes
 from nodestill.ode.reversible import ReversibleSolve
 from nodestill.ode.scope import asked_for, check_leaves, check_weights, frozen_weights, weights_of
@@ -145,7 +145,7 @@ def _pull_back(
 
     The evaluations are this function's alone, so that they are gone before those of another step are made.
     """
-    tableau, kept = _evaluations(ctx.problem, taken, of_error is not None)
+    tableau, kept = _evaluations(ctx.problem, taken, of_error is not None, bool(wanted) or not ctx.parameters)
     for evaluation in (kept[0], kept[-1]):  # of every step, at 10 us: f may read a tensor at some times only
         check_leaves(weights_of(ctx.parameters, ctx.frozen), evaluation)
     whole = _shaped(cotangent, taken, len(ctx.failed))
@@ -170,19 +170,22 @@ def _dense_like(cotangent: Tensor, y: Tensor) -> Tensor:
     return cotangent if cotangent.stride() == y.stride() else torch.empty_like(y).copy_(cotangent)
 
 
-def _evaluations(problem: Problem, taken: Taken, of_error: bool) -> tuple[Tableau, tuple[Kept, ...]]:
-    """Return the evaluations of a step that its solution needs, or its error as well, and the tableau of just these."""
+def _evaluations(problem: Problem, taken: Taken, of_error: bool, all_asked: bool) -> tuple[Tableau, tuple[Kept, ...]]:
+    """Return the evaluations of a step that its solution needs, or its error as well, and the tableau of just these.
+
+    Graphs have the gradients of all weights that are watched: where none is asked for, evaluations are made without.
+    """
     tableau = problem.tableau if of_error else problem.tableau.without_error
-    return tableau, _made(problem, tableau, taken)
+    return tableau, _made(problem.field if all_asked else problem.field.uncompiled, tableau, taken)
 
 
-def _made(problem: Problem, tableau: Tableau, taken: Taken) -> tuple[Kept, ...]:
+def _made(field: Field, tableau: Tableau, taken: Taken) -> tuple[Kept, ...]:
     """Return the evaluations of a step, making again those that were not kept."""
     missing = tableau.stages - len(taken.kept)
     if missing == 0:
         return taken.kept
-    slope, first = evaluate(problem.field, taken.t, taken.y, True)
+    slope, first = evaluate(field, taken.t, taken.y, True)
     if missing == 1:
         return first + taken.kept
     with torch.no_grad():
-        return first + take_step(problem.field, tableau, taken.t, taken.h, taken.y, slope, keep=True).kept
+        return first + take_step(field, tableau, taken.t, taken.h, taken.y, slope, keep=True).kept

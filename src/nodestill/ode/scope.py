@@ -28,7 +28,7 @@ def check_scope(problem: Problem, y: Tensor, parameters: Sequence[Tensor], froze
     check_weights(problem.field.dynamics, parameters, frozen)
     for travelled in (0.0, problem.targets[-1]):
         t = problem.time(torch.full((len(y[:1]),), travelled, dtype=torch.float64, device=y.device))
-        check_leaves(weights_of(parameters, frozen), *evaluate(problem.field, t, y[:1], True)[1])
+        check_leaves(weights_of(parameters, frozen), *evaluate(problem.field.uncompiled, t, y[:1], True)[1])
 
 
 def asked_for(ctx: Any, parameters: Sequence[Tensor]) -> list[Tensor]:

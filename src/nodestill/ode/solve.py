@@ -68,7 +68,7 @@ def solve(
     _check_kinds(dynamics, y0, solver, replay)
     t0, t1, times = _checked(y0, t0, t1, times, solver, replay)
     sign, targets = math.copysign(1.0, t1 - t0), _targets(t0, t1, times)
-    field = Field(dynamics, solver.precision, solver.compiled)
+    field = Field(dynamics, solver.precision, solver.compiled and solver.method is not Method.REVERSIBLE)
     problem = Problem(field, tableau(solver.method), solver, t0, sign, targets, raises)
     progress, error, ends = differentiable(problem, _sizes(problem, replay, y0), _dense(y0))
     solution = _solution(progress, error, ends, y0, times)

@@ -79,9 +79,10 @@ class Solver:
             the states between are made again. Moves no result beyond rounding. Evaluations made again do not count
             towards these bytes: those of one step at a time, and of a part of the batch on a CPU, under PER_IMAGE control and
             after more than four steps.
-        compiled: Whether steps that no gradient is asked of, evaluation's and the way forward of RECOMPUTE and ADJOINT, run
-            as compiled graphs: faster, after ten to forty seconds of compiling at the first solve. Needs a C++ compiler; moves
-            no result beyond rounding. REVERSIBLE pays no heed.
+        compiled: Whether steps that no gradient is asked of, and evaluations of f that are differentiated, run as compiled
+            graphs: faster, after ten to sixty seconds of compiling at the first solve and the first gradient. Needs a C++
+            compiler; moves no result beyond rounding. A graph makes the gradients of all weights that require one, so under
+            DIRECT freeze them where only y0's is wanted. REVERSIBLE pays no heed.
         precision: Arithmetic inside f; BFLOAT16 needs y0 in float32. State and error control keep the dtype of y0, times and
             step sizes float64.
 
