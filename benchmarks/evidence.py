@@ -25,9 +25,10 @@ def page() -> str:
     """Return the page: fixed words around tables made from rows."""
     speed = read(solve_speed.RESULTS)
     quality = [row for row in read(gradient_quality.RESULTS) if row["tolerance"] in _KEPT]
-    machine = speed[0]["environment"]
+    devices = dict.fromkeys(row["environment"]["device"] for row in speed)
     return TEMPLATE.format(
-        machine=f"{machine['device']}, PyTorch {machine['torch']}",
+        machines=" and ".join(devices),
+        torch=speed[0]["environment"]["torch"],
         targets=targets_table(speed),
         speed=solve_speed.table(speed),
         kinks=kinks.table(read(kinks.RESULTS)),
@@ -44,7 +45,8 @@ def page() -> str:
 TEMPLATE = """# What was measured of the solver
 
 Every table on this page is made from the rows in `benchmarks/results` by `python benchmarks/evidence.py`; the scripts say how
-they measure. Losing cases are in. Machine: {machine}.
+they measure. Losing cases are in. Machines: {machines}; PyTorch
+{torch}. A table of speeds names its own.
 
 ## Speed
 

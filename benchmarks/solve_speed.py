@@ -213,6 +213,7 @@ def table(rows: list[dict]) -> str:
             lines.append([row["contender"], *[_cell(row, some[0], name, how) for name, how in COLUMNS.items()]])
         channels, horizon, norm, batch, threads = key
         title = f"C = {channels}, horizon {horizon:g}, norm {norm}, batch {batch}, {threads} thread(s)"
+        title += f", {some[0]['environment']['device'].partition(',')[0]}"
         about = f"{min(row['rounds'] for row in some)} rounds or more; doubt of the reference: "
         about += "state {:.1e}, gradients {:.1e}".format(*some[0]["doubt"])
         parts.append(f"**{title}**, {about}\n\n{markdown(lines)}")
