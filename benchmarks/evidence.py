@@ -25,9 +25,9 @@ def page() -> str:
     """Return the page: fixed words around tables made from rows."""
     speed = read(solve_speed.RESULTS)
     quality = [row for row in read(gradient_quality.RESULTS) if row["tolerance"] in _KEPT]
-    devices = dict.fromkeys(row["environment"]["device"] for row in speed)
+    machines = dict.fromkeys(row["machine"] for row in speed)
     return TEMPLATE.format(
-        machines=" and ".join(devices),
+        machines=" and ".join(machines),
         torch=speed[0]["environment"]["torch"],
         targets=targets_table(speed),
         speed=solve_speed.table(speed),
@@ -52,11 +52,13 @@ they measure. Losing cases are in. Machines: {machines}; PyTorch
 
 `python benchmarks/solve_speed.py` with `--channels`, `--horizon`, `--norm`. f is four 3×3 convolutions on C × 8 × 8 with
 random weights, batch 128, one thread, everything interleaved in one process. Speeds are relative to torchdiffeq's dopri5 at
-10⁻³ with backpropagation and f as it is usually written. bosh3, even3 and even4 run at 10⁻³ to 5·10⁻³: what has to be equal
+10⁻³ with backpropagation and f as it is usually written. bosh3, even3 and even4 run at 10⁻³ to 6·10⁻³: what has to be equal
 is the error of the result; "compiled" is `Solver(compiled=True)`. At horizon 100 the last layer of f is small, without a norm
 smaller still, or y overflows. Not measured: a GPU.
-All tables are of November 23 and 24. Those without even3 and even4 are older than these methods, and than a `calibrated` that,
-of the first steps that cost the same, takes the one that errs least.
+All tables are of November 23 and 24. Those of the AMD EPYC are older than compiled derivatives of f, and those of them without
+even3 and even4 older than these methods, and than a `calibrated` that, of the first steps that cost the same, takes the one that
+errs least. The Intel Xeon has tiles for bfloat16, so that its convolutions take a third of the time and what lies between
+them weighs more.
 The aims, and what was reached. {targets}
 
 All rows; behind a speed, what it would be by the slowest and by the quickest round. Errors are relative to a float64

@@ -28,7 +28,7 @@ from nodestill.ode import GradientMode, Method, Solver
 from rows import keep, markdown, read, run_script
 
 RESULTS = Path(__file__).parent / "results" / "solve_speed.jsonl"
-SETTINGS = ("channels", "horizon", "norm", "batch", "threads")
+SETTINGS = ("channels", "horizon", "norm", "batch", "threads", "machine")
 _METHODS = (Chosen(Method.BOSH3, 2e-3), Chosen(Method.EVEN3, 4e-3), Chosen(Method.EVEN4, 4e-3))
 _BARE_CALLS, _MANY = 13, 100_000
 _OF_STATE = 1e-7  # tolerance of the state's reference; an adjoint there would take hours
@@ -186,8 +186,14 @@ def _row(name: str, rows: dict[str, dict], times: dict[str, list[tuple[float, fl
         row[f"{part}_speed"] = statistics.median(rival) / statistics.median(own)
         calls = row["calls_per_image"]
         row[f"{part}_over_bare"] = statistics.median(own) * _BARE_CALLS / calls / statistics.median(floor) if calls else None
-    settings = {k: getattr(options, k) for k in SETTINGS}
-    return settings | row | {"environment": environment(torch.device("cpu"))}
+    surroundings = environment(torch.device("cpu"))
+    settings = {k: getattr(options, k) for k in SETTINGS[:-1]} | {"machine": surroundings["device"]}
+    return settings | row | {"environment": surroundings}
+
+
+def short_name(machine: str) -> str:
+    """Return what a processor is called, as Intel Xeon."""
+    return machine.partition(",")[0].replace("(R)", "").removesuffix(" Processor")
 
 
 COLUMNS = {
@@ -211,9 +217,9 @@ def table(rows: list[dict]) -> str:
         lines = [["Contender", *(name.replace("_", " ") for name in COLUMNS)], ["---", *["---:"] * len(COLUMNS)]]
         for row in some:
             lines.append([row["contender"], *[_cell(row, some[0], name, how) for name, how in COLUMNS.items()]])
-        channels, horizon, norm, batch, threads = key
+        channels, horizon, norm, batch, threads, machine = key
         title = f"C = {channels}, horizon {horizon:g}, norm {norm}, batch {batch}, {threads} thread(s)"
-        title += f", {some[0]['environment']['device'].partition(',')[0]}"
+        title += f", {short_name(machine)}"
         about = f"{min(row['rounds'] for row in some)} rounds or more; doubt of the reference: "
         about += "state {:.1e}, gradients {:.1e}".format(*some[0]["doubt"])
         parts.append(f"**{title}**, {about}\n\n{markdown(lines)}")

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from rows import markdown
-from solve_speed import SETTINGS
+from solve_speed import SETTINGS, short_name
 
+_WHERE = ("machine", "horizon", "channels", "norm")
 ERRORS = ("state_error", "input_gradient_error", "weight_gradient_error")
 
 
@@ -84,34 +85,36 @@ def _training_over_bare(row: dict, rival: dict) -> float:
 
 def targets_table(rows: list[dict]) -> str:
     """Return how many aims are met, and a line for each workload and aim, those missed at torchdiffeq's error first."""
-    heads = ["C", "Horizon", "Norm", "Aim", "Must", "Stretch"]
+    heads = ["Machine", "C", "Horizon", "Norm", "Aim", "Must", "Stretch"]
     heads += [head for bound in ("At torchdiffeq's error", "At its autocast's error", "At any") for head in (bound, "By")]
     reached: dict[bool, list[list[str]]] = {False: [], True: []}
-    met = []
+    met: dict[str, list[list[Found]]] = {}
     for key in dict.fromkeys(tuple(row[k] for k in SETTINGS) for row in rows):
         some = {row["contender"]: row for row in rows if tuple(row[k] for k in SETTINGS) == key}
-        channels, horizon, norm, *_ = key
+        channels, horizon, norm, *_, machine = key
+        where = [short_name(machine), str(channels), f"{horizon:g}", norm]
         for aim in _aims(channels, horizon):
             found = [_best(aim, some, bound) for bound in ("torchdiffeq", "torchdiffeq autocast", None)]
-            met.append(found)
+            met.setdefault(short_name(machine), []).append(found)
             cells = [cell for one in found for cell in (one.words, one.by)]
-            reached[found[0].reached].append([str(channels), f"{horizon:g}", norm, aim.name, *_asked(aim), *cells])
+            reached[found[0].reached].append([*where, aim.name, *_asked(aim), *cells])
         for met_too, price in _price_of_control(some):
-            reached[met_too].append([str(channels), f"{horizon:g}", norm, *price])
+            reached[met_too].append([*where, *price])
     titles = {False: "Missed:", True: "Reached, with ≈ within the doubt:"}
     above = [heads, ["---"] * len(heads)]
     tables = [f"{titles[which]}\n\n{markdown([*above, *lines])}" for which, lines in reached.items() if lines]
-    return "\n\n".join([_counted(met), *tables])
+    return "\n\n".join([*(_counted(machine, found) for machine, found in met.items()), *tables])
 
 
-def _counted(found: list[list["Found"]]) -> str:
-    """Return in words how many aims are met under which condition."""
+def _counted(machine: str, found: list[list["Found"]]) -> str:
+    """Return in words how many aims are met on a machine under which condition."""
     sure = sum(at_its.reached and not at_its.doubtful for at_its, _, _ in found)
     within = sum(at_its.reached and at_its.doubtful for at_its, _, _ in found)
     larger = sum(any(one.reached for one in others) for at_its, *others in found if not at_its.reached)
     return (
-        f"Of {len(found)} aims {sure} are met for certain at an error no larger than torchdiffeq's, {within} more within the\n"
-        f"doubt of the reference (≈), {larger} at a larger error only, {len(found) - sure - within - larger} at none."
+        f"On the {machine}, of {len(found)} aims {sure} are met for certain at an error no larger than torchdiffeq's, {within}\n"
+        f"more within the doubt of the reference (≈), {larger} at a larger error only, "
+        f"{len(found) - sure - within - larger} at none."
     )
 
 
@@ -160,12 +163,13 @@ def _no_worse(row: dict, bound: dict, *, certain: bool) -> bool:
 
 def short_table(rows: list[dict]) -> str:
     """Return a line for each workload and arithmetic: the best of ours that certainly errs no more than torchdiffeq."""
-    heads = ["f", "Arithmetic of f", "Forward", "Training step, DIRECT", "RECOMPUTE", "Its memory"]
-    lines = [heads, ["---", "---", *["---:"] * 4]]
-    for horizon, channels, norm in sorted({tuple(row[k] for k in ("horizon", "channels", "norm")) for row in rows}):
-        some = [row for row in rows if (row["horizon"], row["channels"], row["norm"]) == (horizon, channels, norm)]
+    heads = ["Machine", "f", "Arithmetic of f", "Forward", "Training step, DIRECT", "RECOMPUTE", "Its memory"]
+    lines = [heads, ["---", "---", "---", *["---:"] * 4]]
+    for key in sorted({tuple(row[k] for k in _WHERE) for row in rows}):
+        some = [row for row in rows if tuple(row[k] for k in _WHERE) == key]
+        machine, horizon, channels, norm = key
         name = f"C = {channels}{', GroupNorm' if norm == 'group' else ''}{f', horizon {horizon:g}' if horizon != 1 else ''}"
-        lines += [[name, precision, *_short(some, precision)] for precision in ("bfloat16", "float32")]
+        lines += [[short_name(machine), name, precision, *_short(some, precision)] for precision in ("bfloat16", "float32")]
     return markdown(lines)
 
 

@@ -42,8 +42,8 @@ def test_the_short_table_takes_the_best_that_errs_no_more_for_certain(script):
     def row(contender, seconds, error, megabytes=100.0):
         errors = {f"{what}_error": error for what in ("state", "input_gradient", "weight_gradient")}
         times = {"forward_seconds": seconds, "training_seconds": 2 * seconds, "megabytes": megabytes}
-        settings = {"channels": 64, "horizon": 1.0, "norm": "none", "batch": 128, "threads": 1, "doubt": [0.1, 0.1]}
-        return settings | times | errors | {"contender": contender}
+        settings = {"channels": 64, "horizon": 1.0, "norm": "none", "batch": 128, "threads": 1, "machine": "A B, 2 cores"}
+        return settings | times | errors | {"contender": contender, "doubt": [0.1, 0.1]}
 
     replayed = row("ours dopri5 0.001, float32, direct, replayed", 0.1, 0.0)
     del replayed["state_error"]
@@ -55,7 +55,7 @@ def test_the_short_table_takes_the_best_that_errs_no_more_for_certain(script):
         replayed,
     ]
     lines = script("targets").short_table(rows).splitlines()
-    assert lines[2:] == ["| C = 64 | bfloat16 | – | – | – | – |", "| C = 64 | float32 | 4.0× | 3.0× | 4.0× | 1/6 |"]
+    assert lines[2:] == ["| A B | C = 64 | bfloat16 | – | – | – | – |", "| A B | C = 64 | float32 | 4.0× | 3.0× | 4.0× | 1/6 |"]
 
 
 def counting(model: nn.Module) -> list[int]:
