@@ -56,9 +56,9 @@ random weights, batch 128, one thread, everything interleaved in one process. Sp
 is the error of the result; "compiled" is `Solver(compiled=True)`. At horizon 100 the last layer of f is small, without a norm
 smaller still, or y overflows. Not measured: a GPU.
 All tables are of November 23 and 24. Those of the AMD EPYC are older than compiled derivatives of f, and those of them without
-even3 and even4 older than these methods, and than a `calibrated` that, of the first steps that cost the same, takes the one that
-errs least. The Intel Xeon has tiles for bfloat16, so that its convolutions take a third of the time and what lies between
-them weighs more.
+even3 and even4 older than these methods, and than a `calibrated` that, of the first steps that cost the same, takes the one
+that errs least. The Intel Xeon has tiles for bfloat16: its convolutions took a quarter to a third of the time, and what lies
+between them weighs more.
 The aims, and what was reached. {targets}
 
 All rows; behind a speed, what it would be by the slowest and by the quickest round. Errors are relative to a float64

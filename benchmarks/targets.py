@@ -112,8 +112,8 @@ def _counted(machine: str, found: list[list["Found"]]) -> str:
     within = sum(at_its.reached and at_its.doubtful for at_its, _, _ in found)
     larger = sum(any(one.reached for one in others) for at_its, *others in found if not at_its.reached)
     return (
-        f"On the {machine}, of {len(found)} aims {sure} are met for certain at an error no larger than torchdiffeq's, {within}\n"
-        f"more within the doubt of the reference (≈), {larger} at a larger error only, "
+        f"On the {machine}, of {len(found)} aims {sure} are met for certain at an error no larger than torchdiffeq's,\n"
+        f"{within} more within the doubt of the reference (≈), {larger} at a larger error only, "
         f"{len(found) - sure - within - larger} at none."
     )
 
